@@ -1,0 +1,55 @@
+# Everything a developer or a first visitor runs. Nothing is installed outside this directory.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PACKAGE_FILES := setup.cfg pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format coverage clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.demo-installed  ## two real llama.cpp servers, a gateway, an answer from each
+	@$(BIN)/rolemesh demo
+
+test: lint  ## every check: ruff, mypy --strict, the tests, and the tests once more under python -O
+	$(BIN)/python -O -m pytest -q -x
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test-installed  ## ruff (rules, security rules, format) and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test-installed  ## let ruff mend what it can, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(VENV)/.test-installed  ## the tests, and which lines they do not reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf rolemesh.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "RoleMesh needs Python 3.11 or later; say which with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "No virtual environment could be made (Debian: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.demo-installed: $(PACKAGE_FILES) | $(BIN)/python
+	@echo "Installing RoleMesh and llama.cpp (about 100 MB) into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[llama]'
+	@touch $@
+
+$(VENV)/.test-installed: $(PACKAGE_FILES) | $(BIN)/python
+	@echo "Installing RoleMesh, llama.cpp (about 100 MB) and the test tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[llama,test]'
+	@touch $@ $(VENV)/.demo-installed
