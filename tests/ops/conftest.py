@@ -1,0 +1,31 @@
+"""What the tests of units, man pages and documents share: the repository's files and the tools."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def tool() -> Run:
+    """Run a program that a user's machine may lack: `tool("mandoc", "-T", "lint", path)`."""
+
+    def run(program: str, *args: object) -> subprocess.CompletedProcess[str]:
+        found = shutil.which(program)
+        if found is None:
+            pytest.skip(f"{program} is not installed")
+        command = [found, *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
