@@ -11,6 +11,10 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.llama import llama, llama_folder, llama_server, slow_llama
+
+__all__ = ["llama", "llama_folder", "llama_server", "slow_llama"]  # fixtures, for every test
+
 NO_SKIP = os.environ.get("ROLE_MESH_NO_SKIP", "") not in ("", "0")
 
 

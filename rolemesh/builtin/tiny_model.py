@@ -1,7 +1,7 @@
 """Write a tiny model of random weights as GGUF: real enough for llama.cpp to load and to chat with.
 
-`TINY` is 0.4 MB, loads in a tenth of a second and answers readable gibberish; `SLOW` is 0.7 GB,
-takes about a second to load and generates few tokens a second, for what has to happen meanwhile.
+`TINY` is 0.4 MB, loads in a tenth of a second and answers readable gibberish. `SLOW` has hundreds
+of narrow layers: 60 MB, a second to load, 60 tokens a second, for what has to happen meanwhile.
 The same seed gives the same file. Also a program: `python -m rolemesh.builtin.tiny_model FILE`.
 
 The vocabulary is GPT-2's kind: a token for every byte, a few merges, three control tokens. Only the
@@ -26,7 +26,6 @@ _TEMPLATE = (
 )
 _TEXT = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,;:!?-'"
 _CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_BLOCK = 1 << 20  # random values are made this many at a time and repeated: quick for big models
 
 
 @frozen
@@ -39,7 +38,6 @@ class Shape:
     heads: int = 4
     kv_heads: int = 2
     context: int = 2048
-    half: bool = False
     stops: bool = False
 
     @property
@@ -48,7 +46,7 @@ class Shape:
 
 
 TINY = Shape()
-SLOW = Shape(layers=24, dim=1024, feed_forward=4096, heads=16, kv_heads=8, half=True)
+SLOW = Shape(layers=400)
 
 
 def write(path: Path, *, name: str = "tiny", seed: int = 1, shape: Shape = TINY) -> None:
@@ -107,8 +105,7 @@ def _printable_bytes() -> dict[int, str]:
 
 
 def _describe(writer: gguf.GGUFWriter, shape: Shape, vocabulary: int) -> None:
-    kind = gguf.LlamaFileType.MOSTLY_F16 if shape.half else gguf.LlamaFileType.ALL_F32
-    writer.add_file_type(kind)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_vocab_size(vocabulary)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.dim)
@@ -118,19 +115,18 @@ def _describe(writer: gguf.GGUFWriter, shape: Shape, vocabulary: int) -> None:
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)  # without one there is no /v1/embeddings
 
 
 def _add_tensors(
     writer: gguf.GGUFWriter, shape: Shape, tokens: _Vocabulary, chance: np.random.Generator
 ) -> None:
-    kind = np.float16 if shape.half else np.float32
     vocabulary, dim = len(tokens.texts), shape.dim
     kv_dim = shape.head_dim * shape.kv_heads
     ones = np.ones(dim, np.float32)
 
-    def random(rows: int, columns: int, scale: float) -> NDArray[np.floating]:
-        block = chance.standard_normal(min(rows * columns, _BLOCK)) * scale
-        return np.resize(block.astype(kind), (rows, columns))
+    def random(rows: int, columns: int, scale: float) -> NDArray[np.float32]:
+        return chance.standard_normal((rows, columns), np.float32) * np.float32(scale)
 
     def add(name: str, rows: int, columns: int) -> None:
         writer.add_tensor(name, random(rows, columns, 0.6 / columns**0.5))
@@ -149,7 +145,7 @@ def _add_tensors(
         add(block + "ffn_down.weight", dim, shape.feed_forward)
     writer.add_tensor("output_norm.weight", ones)
     output = random(vocabulary, dim, 0.5)
-    spoken = np.zeros((vocabulary, 1), kind)
+    spoken = np.zeros((vocabulary, 1), np.float32)
     spoken[tokens.spoken(shape)] = 1
     writer.add_tensor("output.weight", output * spoken)
 
@@ -159,7 +155,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--name", default="tiny")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--slow", action="store_true", help="0.7 GB, and few tokens a second")
+    parser.add_argument("--slow", action="store_true", help="60 MB, and few tokens a second")
     values = parser.parse_args()
     shape = SLOW if values.slow else TINY
     write(values.file, name=values.name, seed=values.seed, shape=shape)

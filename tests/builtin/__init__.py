@@ -1,0 +1,1 @@
+"""The built-in llama-server, with the real llama.cpp."""
