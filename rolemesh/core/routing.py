@@ -1,0 +1,204 @@
+"""Alias -> ordered candidates, or the reason there is none.
+
+`plan` is on the path of every request: an alias with one backend costs next to nothing, a role's
+candidates come ready-made from the registry. Why something is out is worked out only when somebody
+asks, because no request that is served needs it. Reads the registry and health; changes neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+from attrs import frozen
+
+from rolemesh.core.access import check_model, model_not_allowed
+from rolemesh.core.health import Health, Reason
+from rolemesh.core.lease import Lease
+from rolemesh.core.registry import Registry
+from rolemesh.core.strategy import order
+from rolemesh.core.types import Alias, Caller, Candidate, ModelState, Strategy
+from rolemesh.errors import InvalidValue, ModelNotFound
+
+_NAMED = 3  # a summary names so many backends, and counts the rest
+
+
+@frozen
+class Exclusion:
+    """A backend (or, summed up, an alias) that is out, and why. `since`: monotonic, where known."""
+
+    label: str
+    reason: Reason
+    detail: str
+    since: float | None = None
+
+
+@frozen
+class Plan:
+    """`candidates` in the order in which to try them. `reasons` is filled by `plan` only when there
+    is no candidate, and by `availability` always."""
+
+    candidates: tuple[Candidate, ...]
+    reasons: tuple[Exclusion, ...] = ()
+
+
+class Table:
+    """Every alias by both names that a client may send. `config` saw that none overlap."""
+
+    def __init__(self, aliases: Iterable[Alias], default_model: str | None = None) -> None:
+        self.aliases: tuple[Alias, ...] = tuple(aliases)
+        self._by_name = {alias.openai_model_name: alias for alias in self.aliases}
+        self._by_name.update((alias.name, alias) for alias in self.aliases)
+        self.default: Alias | None = None
+        if default_model is not None:
+            self.default = self._by_name[default_model]
+
+    def get(self, name: str) -> Alias | None:
+        return self._by_name.get(name)
+
+    def find(self, model: str | None) -> Alias:
+        """None: the request has no `model`. Raises ModelNotFound, InvalidValue."""
+        if model is None:
+            if self.default is None:
+                raise InvalidValue("The request has no model: set one.", param="model")
+            return self.default
+        alias = self._by_name.get(model)
+        if alias is None:
+            raise ModelNotFound(
+                "The model does not exist: GET /v1/models lists those that do.", param="model"
+            )
+        return alias
+
+    def find_for(self, caller: Caller, model: str | None) -> Alias:
+        """As `find`, within the caller's limits: to a limited key, all other aliases look the same,
+        known or unknown. Raises ModelNotAllowed besides."""
+        try:
+            alias = self.find(model)
+        except ModelNotFound:
+            if caller.models is None:
+                raise
+            raise model_not_allowed() from None
+        check_model(caller, alias.name)
+        return alias
+
+
+def plan(
+    alias: Alias,
+    registry: Registry,
+    health: Health,
+    now: float,
+    turn: int,
+    chance: Callable[[int], int],
+) -> Plan:
+    """`turn` counts the alias's requests; `chance(n)` is random.randrange or its like."""
+    if alias.role is None:
+        candidates: Sequence[Candidate] = alias.backends
+        if alias.strategy is not Strategy.PRIORITY:
+            candidates = order(alias.strategy, candidates, turn, chance)
+    else:
+        serving = registry.serving(alias.role, now)
+        if alias.prefer_ready:
+            candidates = order(alias.strategy, serving.ready, turn, chance)
+            candidates += order(alias.strategy, serving.unready, turn, chance)
+        else:
+            candidates = order(alias.strategy, serving.candidates, turn, chance)
+        if not candidates:
+            return Plan((), exclusions(alias, registry, now))
+    if health.spotless:
+        return Plan(tuple(candidates))
+    return Plan(_failed_last(candidates, health, now))
+
+
+def model_to_send(alias: Alias, candidate: Candidate, requested: str | None) -> str:
+    """What goes into `model` of the forwarded body. `requested`: what the client sent there.
+    (That `defaults.model` is a string is checked by `config`.)"""
+    if candidate.model_id is not None:
+        return candidate.model_id
+    default = alias.defaults.get("model")
+    if default is not None:
+        return msgspec.json.decode(default, type=str)
+    return alias.openai_model_name if requested is None else requested
+
+
+def exclusions(alias: Alias, registry: Registry, now: float) -> tuple[Exclusion, ...]:
+    """Why nodes of a discovered alias are not among its candidates; for a proxy alias, nothing."""
+    if alias.role is None:
+        return ()
+    leases = registry.by_role(alias.role, now)
+    if not leases:
+        return (Exclusion(alias.name, Reason.NO_NODE, f"no node serves role {alias.role}"),)
+    return tuple(
+        exclusion
+        for lease in leases
+        for exclusion in _lease_exclusions(lease, alias.role, registry, now)
+    )
+
+
+def availability(alias: Alias, registry: Registry, health: Health, now: float) -> Plan:
+    """The candidates whose last probe did not fail, and why everything else is out."""
+    candidates = alias.backends
+    if alias.role is not None:
+        candidates = registry.serving(alias.role, now).candidates
+    out = {
+        candidate.backend.label: found
+        for candidate in candidates
+        if (found := _probed_out(candidate, health)) is not None
+    }
+    usable = tuple(candidate for candidate in candidates if candidate.backend.label not in out)
+    return Plan(usable, (*out.values(), *exclusions(alias, registry, now)))
+
+
+def summary(alias: Alias, reasons: Sequence[Exclusion]) -> Exclusion:
+    """One word and one line for a whole alias that is out: what a fresh node or a probed backend
+    says counts for more than that others are stale."""
+    if not reasons:
+        return Exclusion(alias.name, Reason.NO_NODE, "nothing is configured to serve it")
+    first = next((one for one in reasons if one.reason is not Reason.NODE_STALE), None)
+    reason = Reason.NO_FRESH_NODE if first is None else first.reason
+    detail = "; ".join(one.detail for one in reasons[:_NAMED])
+    if len(reasons) > _NAMED:
+        detail += f"; and {len(reasons) - _NAMED} more"
+    # It is out since the last of them went.
+    instants = [one.since for one in reasons if one.since is not None]
+    return Exclusion(alias.name, reason, detail, max(instants, default=None))
+
+
+def _failed_last(
+    candidates: Sequence[Candidate], health: Health, now: float
+) -> tuple[Candidate, ...]:
+    first: list[Candidate] = []
+    last: list[Candidate] = []
+    for candidate in candidates:
+        failed = health.recently_failed(candidate.backend.label, now)
+        (last if failed else first).append(candidate)
+    return (*first, *last)
+
+
+def _lease_exclusions(
+    lease: Lease, role: str, registry: Registry, now: float
+) -> Iterator[Exclusion]:
+    node_id = lease.node_id
+    if not registry.is_fresh(lease, now):
+        detail = f"{node_id} stale for {now - lease.renewed_at:.0f} s"
+        since = lease.renewed_at + registry.stale_after_s
+        yield Exclusion(node_id, Reason.NODE_STALE, detail, since)
+        return
+    if lease.draining:
+        yield Exclusion(node_id, Reason.NODE_DRAINING, f"{node_id} is drained by an operator")
+        return
+    for model in lease.served_models:
+        if role not in model.roles:
+            continue
+        named = f"{model.model_id} on {node_id}"
+        if model.state is ModelState.FATAL:
+            yield Exclusion(node_id, Reason.MODEL_FAILED, f"{named} has failed")
+        elif model.state is ModelState.DRAINING:
+            yield Exclusion(node_id, Reason.NODE_DRAINING, f"{named} is draining")
+
+
+def _probed_out(candidate: Candidate, health: Health) -> Exclusion | None:
+    label = candidate.backend.label
+    standing = health.state(label)
+    if standing is None or standing.reason is None:
+        return None
+    return Exclusion(label, standing.reason, f"{label}: {standing.detail}", standing.since)
