@@ -1,0 +1,1 @@
+"""Configuration: files and variables in, one frozen value out, or every problem at once."""

@@ -1,0 +1,185 @@
+"""The rules between a gateway's keys, which no single value can break alone.
+
+`check` judges the merged configuration, `guard` what one override does to what came before. Both
+yield (key path, message); `load` adds file and line. Values that could not be read are defaults
+here, and what is said of them is dropped by `load`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+
+from rolemesh.config.compile import key_digest, server_name
+from rolemesh.config.schema_auth import AdminKey, ClientKey, NodeKey
+from rolemesh.config.schema_gateway import GatewayFile
+from rolemesh.config.schema_models import DiscoveredModel, ProxyModel
+from rolemesh.config.structure import nearest
+from rolemesh.config.tree import Leaf, Map, Path, Seq, at, is_null, nearest_origin, shown_key
+from rolemesh.core.types import BaseUrl
+
+Flaw = tuple[Path, str]
+AnyKey = ClientKey | NodeKey | AdminKey
+
+_SAMPLE_KEY = "change-me"
+_RESERVED_ALIASES = frozenset({"_other"})  # what metrics call an alias that is not configured
+_CLIENT_KEYS = ("auth", "client_api_keys")
+
+
+def check(config: GatewayFile) -> Iterator[Flaw]:
+    yield from _names(config)
+    yield from _default_model(config)
+    for alias, model in config.models.items():
+        if isinstance(model, ProxyModel):
+            yield from _proxy_model(config, model, ("models", alias))
+        yield from _model_default(model, ("models", alias, "defaults", "model"))
+    yield from _key_lists(config)
+    yield from _registry(config)
+
+
+def guard(base: Map | None, over: Map) -> Iterator[Flaw]:
+    """What an override may not do by accident: switch auth off."""
+    if is_null(at(over, ("auth",))):
+        yield ("auth",), "is null, which would switch all keys off; leave it out to change nothing"
+    before, after = at(base, _CLIENT_KEYS), at(over, _CLIENT_KEYS)
+    emptied = is_null(after) or (isinstance(after, Seq) and not after.items)
+    if base is None or not isinstance(before, Seq) or not before.items or not emptied:
+        return
+    allowed = at(over, ("auth", "allow_anonymous"))
+    if not isinstance(allowed, Leaf) or allowed.text.lower() not in ("true", "yes", "on"):
+        origin = nearest_origin(base, _CLIENT_KEYS)
+        message = (
+            f"takes away the keys of {origin}: to mean it, say allow_anonymous: true beside it"
+        )
+        yield _CLIENT_KEYS, message
+
+
+def _names(config: GatewayFile) -> Iterator[Flaw]:
+    """Aliases and openai_model_names are one namespace: clients may send either."""
+    owners = {alias: alias for alias in config.models}
+    for alias, model in config.models.items():
+        if alias in _RESERVED_ALIASES:
+            yield ("models", alias), "is a name that metrics need: choose another"
+        name = model.offer.openai_model_name or alias
+        owner = owners.setdefault(name, alias)
+        if owner != alias:
+            what = "an alias" if name == owner else f"the openai_model_name of {shown_key(owner)}"
+            yield ("models", alias, "openai_model_name"), f"is {what} already"
+
+
+def _default_model(config: GatewayFile) -> Iterator[Flaw]:
+    names = [*config.models, *(m.offer.openai_model_name or "" for m in config.models.values())]
+    if config.default_model is not None and config.default_model not in names:
+        hint = _perhaps(config.default_model, config.models)
+        yield ("default_model",), f"is not a configured model{hint}"
+
+
+def _perhaps(word: str, known: Iterable[str]) -> str:
+    close = nearest(word, known)
+    return f"; the nearest is {shown_key(close)}" if close else ""
+
+
+def _proxy_model(config: GatewayFile, model: ProxyModel, path: Path) -> Iterator[Flaw]:
+    if model.proxy_url is None and not model.backends:
+        yield path, "needs proxy_url or backends"
+    if model.proxy_url is not None and model.backends:
+        yield (*path, "proxy_url"), "stands beside backends: write one of the two"
+    if model.backends and model.upstream != type(model.upstream)():
+        yield path, "has keys of one server beside backends: write them in each backend"
+    if _is_gateway(model.proxy_url, config):
+        yield (*path, "proxy_url"), "is this gateway itself"
+    taken: set[str] = set()
+    for number, backend in enumerate(model.backends):
+        here = (*path, "backends", number)
+        if _is_gateway(backend.base_url, config):
+            yield (*here, "base_url"), "is this gateway itself"
+        name = backend.name or server_name(backend.base_url)
+        if name in taken:
+            yield (*here, "name"), "is the name of another backend of this model"
+        taken.add(name)
+
+
+def _is_gateway(url: BaseUrl | None, config: GatewayFile) -> bool:
+    """By host and port as they are written: resolving a name is for the loop detection to do."""
+    if url is None or url.port != config.gateway.port:
+        return False
+    bound, host = _address(config.gateway.host), _address(url.host)
+    if bound == host:
+        return True
+    if host in _WILDCARDS:  # connecting there reaches loopback
+        return bound in _WILDCARDS or is_loopback(bound)
+    if bound in _WILDCARDS:
+        return is_loopback(host)
+    return "localhost" in (bound, host) and {bound, host} <= _LOCALHOST
+
+
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+_LOCALHOST = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def _address(host: str) -> str:
+    """A host in the one form in which it can be compared."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower().rstrip(".")
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what is bound to `host` (RFC 6761 for the names)."""
+    try:
+        return ipaddress.ip_address(_address(host)).is_loopback
+    except ValueError:
+        name = _address(host)
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def _model_default(model: ProxyModel | DiscoveredModel, path: Path) -> Iterator[Flaw]:
+    value = model.offer.defaults.get("model", "model")
+    if not isinstance(value, str) or not value:
+        yield path, "must be text: the model's name as the server expects it"
+
+
+def _key_lists(config: GatewayFile) -> Iterator[Flaw]:
+    auth = config.auth
+    exposed = not is_loopback(config.gateway.host)
+    if exposed and not auth.client_api_keys and not auth.allow_anonymous:
+        message = "is empty while the gateway listens beyond loopback: add a key, or say"
+        yield _CLIENT_KEYS, f"{message} allow_anonymous: true"
+    lists: tuple[tuple[str, Sequence[AnyKey]], ...] = (
+        ("client_api_keys", auth.client_api_keys),
+        ("node_api_keys", auth.node_api_keys),
+        ("admin_api_keys", auth.admin_api_keys),
+    )
+    for name, keys in lists:
+        yield from _keys(keys, ("auth", name), exposed)
+    for number, client in enumerate(auth.client_api_keys):
+        for place, alias in enumerate(client.models or ()):
+            if alias not in config.models:
+                here = (*_CLIENT_KEYS, number, "models", place)
+                yield here, f"is not a configured alias{_perhaps(alias, config.models)}"
+
+
+def _keys(keys: Sequence[AnyKey], path: Path, exposed: bool) -> Iterator[Flaw]:
+    names: set[str] = set()
+    digests: dict[bytes, int] = {}
+    for number, each in enumerate(keys):
+        source, here = each.source, (*path, number)
+        if (source.key is None) == (source.key_hash is None):
+            yield here, "needs exactly one of key, key_file and key_hash"
+            continue
+        if source.key is not None and exposed and source.key.lower().startswith(_SAMPLE_KEY):
+            yield here, "is the sample key, which everybody knows: make one with 'rolemesh init'"
+        if source.name is not None and source.name in names:
+            yield (*here, "name"), "is the name of another key in this list"
+        names.add(source.name or "")
+        first = digests.setdefault(key_digest(source), number)
+        if first != number:
+            yield here, f"is the same key as [{first}]"
+
+
+def _registry(config: GatewayFile) -> Iterator[Flaw]:
+    if config.registry.forget_after_s < config.registry.stale_after_s:
+        yield ("registry", "forget_after_s"), "must not be less than registry.stale_after_s"

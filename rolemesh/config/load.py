@@ -1,0 +1,225 @@
+"""Loading a configuration: files in, one frozen value out. The only module that knows YAML.
+
+YAML is read into trees here, with the line of every part; what follows is `assemble`'s. `load`
+takes any `Schema`, `load_gateway` the gateway's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from attrs import Factory, define
+
+from rolemesh.config import checks_gateway
+from rolemesh.config.assemble import Assembly, Loaded, Schema, all_problems
+from rolemesh.config.expand import Expander
+from rolemesh.config.files import Search, Sources, find, read_config
+from rolemesh.config.schema_gateway import GatewayFile
+from rolemesh.config.tree import (
+    MAX_DEPTH,
+    Leaf,
+    Map,
+    Origin,
+    Path,
+    Problem,
+    Seq,
+    Tree,
+    from_plain,
+)
+
+T = TypeVar("T")
+
+# The C parser is ten times faster and gives the same nodes; without schema, all scalars are text.
+_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_MAX_PARTS = 100_000  # aliases are written out: this bounds what a few lines of them can become
+_MAX_INT_DIGITS = 100
+_TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
+_KNOWN_TAGS = frozenset(f"tag:yaml.org,2002:{tag}" for tag in _TAGS)
+
+# The core schema of YAML 1.2: no octal surprise, no sexagesimal ports, `no` is a word.
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INT = re.compile(r"[-+]?[0-9]+")
+_BASED_INT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_QUOTED_STYLES = frozenset("'\"|>")
+_QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
+
+
+GATEWAY = Schema(
+    GatewayFile,
+    Search(
+        "ROLE_MESH_CONFIG",
+        "ROLE_MESH_CONFIG_OVERRIDE",
+        ("etc/gateway.yaml", "configs/models.yaml", "/etc/rolemesh/gateway.yaml"),
+    ),
+    checks_gateway.check,
+    checks_gateway.guard,
+)
+
+
+def find_gateway(config: str | None, overrides: Sequence[str], env: Mapping[str, str]) -> Sources:
+    return find(GATEWAY.search, config, overrides, env)
+
+
+def load_gateway(sources: Sources, env: Mapping[str, str]) -> Loaded[GatewayFile]:
+    return load(GATEWAY, sources, env)
+
+
+def load(schema: Schema[T], sources: Sources, env: Mapping[str, str]) -> Loaded[T]:
+    """Raises ConfigError, which lists every problem as `file:line: key.path: message`."""
+    layers, problems = _layers(sources)
+    if len(layers) < len(sources.files):
+        raise all_problems(problems)  # what stands in a file that is no YAML cannot be guessed
+    assembly = Assembly(schema, Expander(env, read_value), problems)
+    return assembly.load(layers, sources)
+
+
+def _layers(sources: Sources) -> tuple[list[Map], list[Problem]]:
+    layers: list[Map] = []
+    problems: list[Problem] = []
+    for number, path in enumerate(sources.files):
+        try:
+            text = read_config(path, owned=sources.searched and number == 0)
+            tree, found = parse(text, path)
+        except ValueError as error:
+            problems.append(Problem(Origin(path), (), str(error)))
+        except yaml.YAMLError as error:
+            problems.append(_syntax_problem(error, path))
+        else:
+            problems += found
+            if isinstance(tree, Map):
+                layers.append(tree)
+            else:
+                problems.append(Problem(tree.origin, (), "the file must be a mapping of keys"))
+    return layers, problems
+
+
+def read_value(text: str, origin: Origin) -> Tree:
+    """A variable's text as JSON or YAML. Raises ValueError, silent about the text."""
+    try:
+        return from_plain(_json(text), origin)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        tree, problems = parse(text, origin.file, origin.line)
+    except yaml.YAMLError:
+        raise ValueError from None
+    if problems:
+        raise ValueError
+    return tree
+
+
+def _json(text: str) -> Any:
+    def no_constant(_: str) -> None:
+        raise ValueError
+
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError
+        return dict(pairs)
+
+    return json.loads(text, parse_constant=no_constant, object_pairs_hook=no_duplicates)
+
+
+def parse(text: str, file: str, line: int | None = None) -> tuple[Tree, list[Problem]]:
+    """A YAML text as a tree, and what is wrong with it short of its syntax.
+
+    `line`: the line that all of it is said to be in. Raises yaml.YAMLError or ValueError.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+    if node is None:
+        return Map({}, Origin(file, line or 1)), []
+    reader = _Reader(file, line)
+    return reader.tree(node, (), None), reader.problems
+
+
+@define
+class _Reader:
+    """YAML nodes to a tree. `line` None: each part's own."""
+
+    file: str
+    line: int | None
+    problems: list[Problem] = Factory(list)
+    parts: int = 0
+
+    def tree(self, node: Any, path: Path, origin: Origin | None) -> Tree:
+        """`origin`: the line of the key, for what belongs to one."""
+        self.parts += 1
+        if self.parts > _MAX_PARTS:
+            raise ValueError(f"has more than {_MAX_PARTS} values, its aliases written out")
+        if len(path) > MAX_DEPTH:
+            raise ValueError("is nested too deep")
+        origin = origin or self._origin(node)
+        if node.tag not in _KNOWN_TAGS:
+            self.problems.append(Problem(origin, path, "YAML tags are not supported here"))
+        if isinstance(node, yaml.MappingNode):
+            return Map(self._entries(node, path), origin)
+        if isinstance(node, yaml.SequenceNode):
+            items = (self.tree(item, (*path, n), None) for n, item in enumerate(node.value))
+            return Seq(tuple(items), origin)
+        return Leaf(_scalar(node), node.value, origin)
+
+    def _entries(self, node: Any, path: Path) -> dict[str, Tree]:
+        own: dict[str, Tree] = {}
+        merged: dict[str, Tree] = {}
+        for key, value in node.value:
+            origin = self._origin(key)
+            if not isinstance(key, yaml.ScalarNode):
+                self.problems.append(Problem(origin, path, "a key must be plain text"))
+            elif key.value == "<<" and key.style not in _QUOTED_STYLES:
+                merged = self._merged(value, path, origin) | merged
+            elif key.value in own:
+                first = own[key.value].origin
+                message = f"is written twice in one mapping; first at {first}"
+                self.problems.append(Problem(origin, (*path, key.value), message))
+            else:
+                own[key.value] = self.tree(value, (*path, key.value), origin)
+        return merged | own
+
+    def _merged(self, node: Any, path: Path, origin: Origin) -> dict[str, Tree]:
+        """YAML's merge key, `<<: *anchor`: of a list of mappings the first has the last word."""
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        entries: dict[str, Tree] = {}
+        for source in sources:
+            if isinstance(source, yaml.MappingNode):
+                entries = self._entries(source, path) | entries
+            else:
+                self.problems.append(Problem(origin, path, "<< takes a mapping, or a list of them"))
+        return entries
+
+    def _origin(self, node: Any) -> Origin:
+        return Origin(self.file, node.start_mark.line + 1 if self.line is None else self.line)
+
+
+def _scalar(node: Any) -> str | int | float | bool | None:
+    text: str = node.value
+    if node.style in _QUOTED_STYLES:
+        return text
+    if text in _NULLS:
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    if _INT.fullmatch(text) and len(text) <= _MAX_INT_DIGITS:
+        return int(text)
+    if _BASED_INT.fullmatch(text) and len(text) <= _MAX_INT_DIGITS:
+        return int(text, 0)
+    if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    return text
+
+
+def _syntax_problem(error: yaml.YAMLError, path: str) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    said = getattr(error, "problem", None) or "a character that YAML does not allow"
+    # What the parser quotes may be a piece of a secret.
+    message = "is not valid YAML: " + _QUOTED.sub("...", str(said))
+    return Problem(Origin(path, mark.line + 1 if mark else 0), (), message)
