@@ -1,0 +1,195 @@
+"""`rolemesh demo`: two llama.cpp servers, a gateway before them, and a streamed answer from each.
+
+Everything is this command's own (ports, keys, state, models) and gone when it ends: by itself, by
+an error, by Ctrl-C or SIGTERM. A second signal ends the children at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import click
+
+from rolemesh.builtin import check_installed
+from rolemesh.cli.demo_children import Children
+from rolemesh.cli.demo_setup import ModelServer, Setup, environment, prepare
+from rolemesh.errors import RunError
+
+_QUESTIONS = {
+    "planner": "Plan a day at the sea.",
+    "writer": "Write a line about the sea.",
+}
+_MAX_TOKENS = 72
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Stop after the two answers.")
+def demo(once: bool) -> None:
+    """Two real llama.cpp servers, a gateway before them, an answer from each."""
+    check_installed()
+    raise SystemExit(asyncio.run(_run(once)))
+
+
+async def _run(once: bool) -> int:
+    """The exit code: 0, also after a signal; 130 after a second one."""
+    with tempfile.TemporaryDirectory(prefix="rolemesh-demo-") as folder:
+        children = Children(Path(folder))
+        story = asyncio.create_task(_tell(prepare(Path(folder)), children, once))
+        signals = _Signals(story, children)
+        try:
+            await story
+        except asyncio.CancelledError:
+            click.echo("\nStopping ...")
+        finally:
+            # Here and not in the story: a signal may cancel that one at any point of its end, too.
+            await children.stop()
+    return 130 if signals.seen > 1 else 0
+
+
+class _Signals:
+    """The first one cancels the story, and the children are ended; a second kills them at once."""
+
+    def __init__(self, story: asyncio.Task[None], children: Children) -> None:
+        self.seen = 0
+        self._story = story
+        self._children = children
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # ignored by wish: nohup
+                loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        self.seen += 1
+        if self.seen == 1:
+            self._story.cancel()
+        else:
+            self._children.kill()
+
+
+async def _tell(setup: Setup, children: Children, once: bool) -> None:
+    click.echo("RoleMesh demo: two llama.cpp servers and a gateway, on this machine only.\n")
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        await _start(setup, children, session)
+        for alias, question in _QUESTIONS.items():
+            try:
+                await _ask(setup, session, alias, question)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise RunError(f"no answer from {alias}: {error!r}") from error
+    if not once:
+        click.echo(_what_to_try(setup))
+        await children.watch()
+
+
+async def _start(setup: Setup, children: Children, session: aiohttp.ClientSession) -> None:
+    with _step("models", "two, of random numbers, 0.4 MB each"):
+        for server in setup.servers:
+            await children.finish(f"{server.alias}-model", server.write_model(), environment())
+    for server in setup.servers:
+        children.start(server.alias, server.serve(), server.environment())
+    for server in setup.servers:
+        with _step(server.alias, f"llama.cpp at {server.url}"):
+            what = f"the llama.cpp server {server.alias}"
+            await children.until(partial(_healthy, session, server), what, within_s=60)
+    with _step("gateway", setup.url):
+        children.start("gateway", setup.gateway(), environment())
+        await children.until(partial(_all_listed, session, setup), "the gateway", within_s=60)
+
+
+@contextlib.contextmanager
+def _step(name: str, what: str) -> Iterator[None]:
+    """A line that says what is being started, and when it has been: how long it took."""
+    begun = time.monotonic()
+    click.echo(f"  {click.style(f'{name:<8}', bold=True)} {what} ... ", nl=False)
+    outcome = "failed"
+    try:
+        yield
+        outcome = f"{time.monotonic() - begun:.1f} s"
+    finally:
+        click.echo(outcome)
+
+
+async def _healthy(session: aiohttp.ClientSession, server: ModelServer) -> bool:
+    try:
+        async with session.get(f"{server.url}/health") as response:
+            return response.status == 200
+    except aiohttp.ClientError:  # not there yet
+        return False
+
+
+async def _all_listed(session: aiohttp.ClientSession, setup: Setup) -> bool:
+    try:
+        async with session.get(f"{setup.url}/v1/models", headers=_headers(setup)) as response:
+            if response.status != 200:
+                return False
+            listed = {model["id"] for model in (await response.json())["data"]}
+    except aiohttp.ClientError:  # not there yet
+        return False
+    return listed >= _QUESTIONS.keys()
+
+
+async def _ask(setup: Setup, session: aiohttp.ClientSession, alias: str, question: str) -> None:
+    click.echo(f"\n{click.style('you to ' + alias, bold=True)}: {question}")
+    click.echo(f"{click.style(alias, bold=True)}: ", nl=False)
+    url = f"{setup.url}/v1/chat/completions"
+    async with session.post(url, json=_chat(alias, question), headers=_headers(setup)) as response:
+        if response.status != 200:
+            raise RunError(f"{alias} answered {response.status}: {(await response.text())[:500]}")
+        async for piece in _pieces(response):
+            click.echo(piece, nl=False)
+    click.echo()
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    """The texts of a streamed chat. Raises RunError when it breaks off."""
+    async for line in response.content:
+        data = line.removeprefix(b"data:").strip()
+        if not line.startswith(b"data:"):
+            continue
+        if data == b"[DONE]":
+            return
+        event = json.loads(data)
+        if "error" in event:
+            raise RunError(f"the answer broke off: {event['error'].get('message')}")
+        for choice in event["choices"]:
+            yield choice["delta"].get("content") or ""
+    raise RunError("the answer ended before its end mark")
+
+
+def _chat(alias: str, question: str) -> dict[str, object]:
+    messages = [{"role": "user", "content": question}]
+    return {"model": alias, "stream": True, "max_tokens": _MAX_TOKENS, "messages": messages}
+
+
+def _headers(setup: Setup) -> dict[str, str]:
+    return {"Authorization": f"Bearer {setup.key}"}
+
+
+def _what_to_try(setup: Setup) -> str:
+    key = f"-H 'Authorization: Bearer {setup.key}'"
+    body = json.dumps(_chat("writer", "hello"))
+    return f"""
+The words mean nothing, for the models are random; the way they came is real. Try it yourself:
+
+  curl {setup.url}/v1/models {key}
+  curl -N {setup.url}/v1/chat/completions {key} \\
+    -H 'Content-Type: application/json' -d '{body}'
+  curl {setup.url}/ready
+  curl {setup.url}/metrics
+  {_this_program()} status --gateway {setup.url}
+
+Running until Ctrl-C."""
+
+
+def _this_program() -> str:
+    """How it was called, so that the line to try works without the environment's bin on PATH."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "rolemesh" else f"{sys.executable} -m rolemesh"
