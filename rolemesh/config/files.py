@@ -65,8 +65,8 @@ def _first_place(search: Search) -> str:
             return path
         looked.append(f"  {path}: belongs to another user (uid {owner}), so it is not taken")
     raise ConfigError(
-        f"no configuration: name a file with --config or {search.variable}; looked at\n"
-        + "\n".join(looked)
+        f"no configuration: name a file with --config or {search.variable}, or have"
+        " `rolemesh init` write a first one; looked at\n" + "\n".join(looked)
     )
 
 

@@ -153,11 +153,7 @@ class _Reader:
 
     def tree(self, node: Any, path: Path, origin: Origin | None) -> Tree:
         """`origin`: the line of the key, for what belongs to one."""
-        self.parts += 1
-        if self.parts > _MAX_PARTS:
-            raise ValueError(f"has more than {_MAX_PARTS} values, its aliases written out")
-        if len(path) > MAX_DEPTH:
-            raise ValueError("is nested too deep")
+        self._bound(path)
         origin = origin or self._origin(node)
         if node.tag not in _KNOWN_TAGS:
             self.problems.append(Problem(origin, path, "YAML tags are not supported here"))
@@ -190,11 +186,20 @@ class _Reader:
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         entries: dict[str, Tree] = {}
         for source in sources:
+            self._bound(path)
             if isinstance(source, yaml.MappingNode):
-                entries = self._entries(source, path) | entries
+                entries = self._entries(source, (*path, "<<")) | entries
             else:
                 self.problems.append(Problem(origin, path, "<< takes a mapping, or a list of them"))
         return entries
+
+    def _bound(self, path: Path) -> None:
+        """Aliases may repeat what they name, and even name themselves."""
+        self.parts += 1
+        if self.parts > _MAX_PARTS:
+            raise ValueError(f"has more than {_MAX_PARTS} values, its aliases written out")
+        if len(path) > MAX_DEPTH:
+            raise ValueError("is nested too deep")
 
     def _origin(self, node: Any) -> Origin:
         return Origin(self.file, node.start_mark.line + 1 if self.line is None else self.line)

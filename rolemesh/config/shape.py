@@ -17,6 +17,7 @@ import attrs
 from attrs import frozen
 
 from rolemesh.config.kinds import BOOLEAN, Kind, words
+from rolemesh.config.tree import Leaf, Tree, is_null
 
 _METADATA = "rolemesh"
 
@@ -35,7 +36,7 @@ class ReadAs:
 
 @frozen
 class OneOf:
-    """Mark of a section whose key `tag` says which of the classes it is."""
+    """Mark of a section whose key `tag` says which of the classes it is; left out: the first."""
 
     tag: str
     cases: Mapping[str, type]
@@ -87,6 +88,12 @@ class Section:
 class Choice:
     tag: str
     cases: Mapping[str, Section]
+
+    def case(self, tag: Tree | None) -> Section | None:
+        """The case that a tag names; without one, the first."""
+        if tag is None or is_null(tag):
+            return next(iter(self.cases.values()))
+        return self.cases.get(tag.text) if isinstance(tag, Leaf) else None
 
 
 Shape = Scalar | Items | Named | Json | Section | Choice

@@ -151,20 +151,16 @@ class Structurer:
 
     def _choice(self, tree: Map, shape: Choice, path: Path) -> Any:
         tag = tree.entries.get(shape.tag)
-        case = shape.cases.get(tag.text) if isinstance(tag, Leaf) else None
+        case = shape.case(tag)
         if case is not None:
             others = {name: kind for kind, other in shape.cases.items() for name in other.keys}
             self._unknown_keys(tree, case.keys, path, others)
             return self._build(tree, case, path)
-        allowed = " or ".join(shape.cases)
-        if tag is None or is_null(tag):
-            self._problem(tree.origin, path, f"needs the key {shape.tag}: {allowed}", lost=True)
-        elif isinstance(tag, Bad):
-            self._problem(tag.origin, (*path, shape.tag), tag.message, lost=True)
-        else:
-            self._problem(tag.origin, (*path, shape.tag), f"must be {allowed}", lost=True)
         every = {name for case in shape.cases.values() for name in case.keys}
         self._unknown_keys(tree, every, path)
+        says = tag.message if isinstance(tag, Bad) else f"must be {' or '.join(shape.cases)}"
+        here = (*path, shape.tag)
+        self._problem(nearest_origin(tree, (shape.tag,)), here, says, lost=True)
         return next(iter(shape.cases.values())).make()
 
     def _json(self, tree: Tree, path: Path) -> Any:
