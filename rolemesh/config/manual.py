@@ -122,6 +122,8 @@ def manual(content: list[Page]) -> str:
 
 def _section(page: Page) -> Iterator[str]:
     title = page.path or "Top level"
+    if title.endswith("[]"):
+        title = "Each of " + title.removesuffix("[]")
     yield f".Ss {_escaped(title)}" + (f" ({page.case})" if page.case else "")
     if page.doc:
         yield from _prose(page.doc)

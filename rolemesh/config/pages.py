@@ -24,7 +24,8 @@ class Row:
 
 @frozen
 class Page:
-    """A section. `path` is where it stands: `auth.client_api_keys[]`, `models.<name>`; "" on top."""
+    """A section. `path` is where it stands ("" is on top): `auth.client_api_keys[]`, `models.<name>`.
+    `case` is the key and value that make it this one."""
 
     path: str
     case: str
@@ -33,7 +34,7 @@ class Page:
 
 
 def pages(schema: type) -> list[Page]:
-    return list(_pages(section_of(schema), "", "", ""))
+    return list(dict.fromkeys(_pages(section_of(schema), "", "", "")))
 
 
 def _pages(section: Section, path: str, case: str, doc: str) -> Iterator[Page]:
@@ -54,7 +55,8 @@ def _below(shape: Shape, path: str, doc: str) -> Iterator[Page]:
                     case, path, f"{shape.tag}: {tag}", cleandoc(case.cls.__doc__ or "")
                 )
         case Items():
-            yield from _below(shape.item, f"{path}[]", doc)
+            own = shape.item.cls.__doc__ if isinstance(shape.item, Section) else ""
+            yield from _below(shape.item, f"{path}[]", cleandoc(own or doc))
         case Named():
             yield from _below(shape.entry, f"{path}.<name>", doc)
         case _:

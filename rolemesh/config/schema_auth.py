@@ -44,6 +44,8 @@ class KeySource:
 
 @frozen(kw_only=True)
 class ClientKey:
+    """A client's key. Text in its place is the key itself."""
+
     SHORTHAND: ClassVar[str] = "key"
 
     source: Annotated[KeySource, Inline()] = field()
@@ -55,6 +57,8 @@ class ClientKey:
 
 @frozen(kw_only=True)
 class NodeKey:
+    """A key with which nodes register. Text in its place is the key itself."""
+
     SHORTHAND: ClassVar[str] = "key"
 
     source: Annotated[KeySource, Inline()] = field()
@@ -71,6 +75,8 @@ class NodeKey:
 
 @frozen(kw_only=True)
 class AdminKey:
+    """A key for the routes of operators. Text in its place is the key itself."""
+
     SHORTHAND: ClassVar[str] = "key"
 
     source: Annotated[KeySource, Inline()] = field()
@@ -81,21 +87,21 @@ class AuthSection:
     client_api_keys: tuple[ClientKey, ...] = field(
         default=(),
         metadata=about(
-            "Keys of clients: strings, or mappings as below. Without any, clients need none, which"
+            "Keys of clients: text, or mappings as below. Without any, clients need none, which"
             " is refused beyond loopback unless allow_anonymous says so."
         ),
     )
     node_api_keys: tuple[NodeKey, ...] = field(
         default=(),
         metadata=about(
-            "Keys with which nodes register: strings, or mappings as below. Without any, only nodes"
+            "Keys with which nodes register: text, or mappings as below. Without any, only nodes"
             " on this machine may."
         ),
     )
     admin_api_keys: tuple[AdminKey, ...] = field(
         default=(),
         metadata=about(
-            "Keys for /v1/nodes and drains: strings, or mappings as below. Without any, only"
+            "Keys for /v1/nodes and drains: text, or mappings as below. Without any, only"
             " callers on this machine may, and none behind a proxy."
         ),
     )

@@ -84,6 +84,8 @@ class Upstream:
 
 @frozen(kw_only=True)
 class BackendSection:
+    """A server of the model."""
+
     name: Name | None = field(
         default=None,
         metadata=about(
