@@ -1,0 +1,214 @@
+"""The documents say what the program is: what it has is documented, and what they show works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from rolemesh import errors
+from rolemesh.config.files import Sources
+from rolemesh.config.load import load_gateway
+from rolemesh.config.schema_gateway import GatewayFile
+from rolemesh.config.shape import Choice, Items, Named, Section, Shape, section_of
+from rolemesh.core.failover import Failure
+from rolemesh.core.health import Reason
+from rolemesh.server.logformat import AccessLine
+from rolemesh.server.metrics import SCRAPED, Metrics
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+class Block(NamedTuple):
+    """A fenced block of code in a page."""
+
+    where: str
+    text: str
+
+
+def blocks(language: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in _FENCE.finditer(text):
+            if match[1] == language:
+                line = text.count("\n", 0, match.start()) + 1
+                found.append(Block(f"{page.name}:{line}", match[2]))
+    return found
+
+
+def prose(page: Path) -> str:
+    return _FENCE.sub("", page.read_text())
+
+
+def doc(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def named(block: Block) -> str:
+    return block.where
+
+
+# Links
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for target in _LINK.findall(prose(page)):
+            if "://" not in target:
+                yield page, target
+
+
+def anchors(page: Path) -> set[str]:
+    """As the usual renderers make them out of headings."""
+    titles = re.findall(r"^#+ +(.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for source, target in links():
+        path, _, anchor = target.partition("#")
+        goal = (source.parent / path).resolve() if path else source
+        if source == page and not (goal.exists() and (not anchor or anchor in anchors(goal))):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_index() -> None:
+    index = doc("README.md")
+    assert [page.name for page in PAGES[1:] if f"({page.name})" not in index][1:] == []
+
+
+# Examples
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=named)
+def test_every_example_of_a_configuration_loads(block: Block, tmp_path: Path) -> None:
+    """Laid over a base with keys, so that a fragment may leave out what it is not about."""
+    text = block.text.replace("/etc/rolemesh/", f"{tmp_path}/")
+    env = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "a-long-key-of-its-own")
+    env["CREDENTIALS_DIRECTORY"] = str(tmp_path)
+    for number, name in enumerate(env):
+        if name != "CREDENTIALS_DIRECTORY":
+            env[name] += f"-{number}"
+    text = text.replace("${CREDENTIALS_DIRECTORY}", str(tmp_path))
+    for path in set(re.findall(rf"{re.escape(str(tmp_path))}/[\w.-]+\.(?:key|token|crt)", text)):
+        Path(path).write_text(f"what-is-in-{Path(path).name}")
+    base, over = tmp_path / "base.yaml", tmp_path / "block.yaml"
+    base.write_text("version: 1\nauth: {client_api_keys: [a-key-of-the-base]}\n")
+    over.write_text(text)
+    loaded = load_gateway(Sources((str(base), str(over))), env)
+    assert loaded.config.version == 1
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=named)
+def test_every_example_of_json_is_json(block: Block) -> None:
+    assert json.loads(block.text)
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=named)
+def test_every_example_for_the_shell_can_be_parsed(block: Block) -> None:
+    shell = shutil.which("sh")
+    if shell is None:
+        pytest.skip("sh is not installed")
+    result = subprocess.run(
+        [shell, "-n"], input=block.text, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=named)
+def test_every_example_in_python_can_be_compiled(block: Block) -> None:
+    compile(block.text, block.where, "exec")
+
+
+# What there is, is documented
+
+
+def keys(shape: Shape) -> Iterator[str]:
+    match shape:
+        case Section():
+            for setting in shape.keys.values():
+                yield setting.name
+                if setting.secret and setting.name in ("key", "auth_token"):
+                    yield setting.twin
+                yield from keys(setting.shape)
+        case Choice():
+            for case in shape.cases.values():
+                yield from keys(case)
+        case Named():
+            yield from keys(shape.entry)
+        case Items():
+            yield from keys(shape.item)
+
+
+@pytest.mark.parametrize("key", sorted(set(keys(section_of(GatewayFile)))))
+def test_every_configuration_key_is_documented(key: str) -> None:
+    assert f"`{key}`" in doc("configuration-reference.md")
+    assert key in (ROOT / "man/rolemesh.yaml.5").read_text()
+
+
+def metrics() -> list[str]:
+    """`name{label,...}`, as the document writes them."""
+    told = Metrics().registry.collect()
+    shown = [f"rolemesh_{one.name}{{{','.join(one.labels)}}}" for one in SCRAPED]
+    shown += [one.name for one in told if one.name.startswith("rolemesh_")]
+    return [name.replace("{}", "") for name in shown]
+
+
+@pytest.mark.parametrize("metric", metrics())
+def test_every_metric_is_documented(metric: str) -> None:
+    assert re.search(rf"`{re.escape(metric)}(_total)?[{{`]", doc("metrics.md") + "`") or (
+        f"`{metric}`" in doc("metrics.md")
+    )
+
+
+def test_no_metric_is_documented_that_does_not_exist() -> None:
+    existing = {metric.partition("{")[0].removesuffix("_total") for metric in metrics()}
+    documented = re.findall(r"^\| `(rolemesh_\w+)", doc("metrics.md"), re.MULTILINE)
+    unknown = [name for name in documented if name.removesuffix("_total") not in existing]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.value)
+def test_every_reason_is_documented_with_its_meaning(reason: Reason) -> None:
+    assert f"| `{reason.value}` | {reason.meaning} |" in doc("availability.md")
+
+
+@pytest.mark.parametrize("failure", Failure, ids=lambda failure: failure.value)
+def test_every_way_in_which_an_attempt_fails_is_documented(failure: Failure) -> None:
+    assert f"`{failure.value}`" in doc("metrics.md")
+
+
+@pytest.mark.parametrize("field", AccessLine.__struct_fields__)
+def test_every_field_of_the_access_log_is_documented(field: str) -> None:
+    assert f"`{field}`" in doc("metrics.md")
+
+
+def classes(base: type[errors.RoleMeshError]) -> Iterator[type[errors.RoleMeshError]]:
+    yield base
+    for cls in base.__subclasses__():
+        yield from classes(cls)
+
+
+HTTP_ERRORS = {
+    (cls.status, cls.code)
+    for cls in classes(errors.RoleMeshError)
+    if not issubclass(cls, errors.ConfigError | errors.RunError)
+}
+
+
+@pytest.mark.parametrize(("status", "code"), sorted(HTTP_ERRORS))
+def test_every_error_code_is_documented_with_its_status(status: int, code: str) -> None:
+    assert f"| {status} | `{code}` |" in doc("http-api.md")
