@@ -1,0 +1,1 @@
+"""Formats: bytes and mappings in, bytes and mappings out. As pure as `core`."""

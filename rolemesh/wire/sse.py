@@ -1,0 +1,127 @@
+"""Event streams: whole events are passed on at once, half an event waits for its end.
+
+Fed by the relay with an upstream's body, chunk by chunk; it writes on what `feed` returns. Lines
+end in CR, LF or CRLF, mixed as it comes (WHATWG HTML, section 9.2.5), and a blank line ends an
+event. No byte is changed, dropped or added. An event beyond 64 KiB is passed on as it comes, so
+that a stream cannot fill the memory: `mid_event` then says that the client has half of one.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_HELD_BYTES = 64 * 1024
+
+# Every way in which a blank line, seen whole, can end. Data that ends so ends an event.
+_BLANK = (b"\n\n", b"\n\r\n", b"\r\n\n", b"\r\r", b"\r\r\n", b"\n\r")
+_DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
+
+
+class EventSplitter:
+    """The state of one stream.
+
+    `mid_event`: part of an unfinished event was passed on. `done`: `data: [DONE]` was passed on.
+    """
+
+    __slots__ = ("_held", "_held_bytes", "_last", "done", "mid_event")
+
+    def __init__(self) -> None:
+        self.mid_event = False
+        self.done = False
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._last = b""  # the last byte of the unfinished event, held or passed on
+
+    @property
+    def held(self) -> bytes:
+        """The beginning of an unfinished event that no client has seen."""
+        return b"".join(self._held)
+
+    def feed(self, data: bytes) -> bytes:
+        """All whole events so far, perhaps none."""
+        if not self._last and data.endswith(_BLANK):
+            if b"[DONE]" in data:
+                self._look_for_done(data)
+            return data
+        if not data:
+            return b""
+        end = self._end_of_events(data)
+        if not end:
+            return self._hold(data)
+        events = b"".join((*self._held, data[:end]))
+        self._begin_event()
+        if b"[DONE]" in events:
+            self._look_for_done(events)
+        return events + self._hold(data[end:]) if end < len(data) else events
+
+    def finish(self) -> bytes:
+        """What is held when the upstream ended the stream by itself and in order.
+
+        Some servers leave out the last blank line: a `data: [DONE]` in there counts.
+        """
+        rest = self.held
+        if not self.mid_event:
+            self._look_for_done(rest)
+        self._begin_event()
+        return rest
+
+    def cut_with(self, event: bytes) -> bytes:
+        """What a stream that breaks off ends with: what is held is dropped for `event`.
+
+        Behind half an event a blank line comes first, so that `event` is one of its own.
+        """
+        self._held.clear()
+        self._held_bytes = 0
+        return b"\n\n" + event if self.mid_event else event
+
+    def _end_of_events(self, data: bytes) -> int:
+        """How much of `data` belongs to whole events; 0 when it ends none."""
+        before = len(self._last)
+        end = _last_blank_line(self._last + data) - before
+        if end > 0:
+            return end
+        # At the start of an event a line end alone is a blank line: a keep-alive, or the LF of a
+        # CRLF whose CR has ended the event before.
+        if not before and data[0] in b"\r\n":
+            return 2 if data.startswith(b"\r\n") else 1
+        return 0
+
+    def _hold(self, data: bytes) -> bytes:
+        """Keep the beginning of an event, or give up and return it all."""
+        self._last = data[-1:]
+        if self.mid_event:
+            return data
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes <= MAX_HELD_BYTES:
+            return b""
+        passed = self.held
+        self._held.clear()
+        self._held_bytes = 0
+        self.mid_event = True
+        return passed
+
+    def _begin_event(self) -> None:
+        self._held.clear()
+        self._held_bytes = 0
+        self._last = b""
+        self.mid_event = False
+
+    def _look_for_done(self, events: bytes) -> None:
+        if _DONE.search(events):
+            self.done = True
+
+
+def _last_blank_line(text: bytes) -> int:
+    """Where the last blank line of `text` ends; -1 when there is none.
+
+    A line end beside a line end: LF LF, CR CR or LF CR. CR LF is one line end, so the LF behind
+    such a pair's CR belongs to it.
+    """
+    at = text.rfind(b"\n\n")
+    if b"\r" in text:
+        at = max(at, text.rfind(b"\r\r"), text.rfind(b"\n\r"))
+    if at < 0:
+        return -1
+    end = at + 2
+    return end + 1 if text[at + 1] == 13 and text[end : end + 1] == b"\n" else end
