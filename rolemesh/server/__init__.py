@@ -1,0 +1,4 @@
+"""The server core, shared by the daemons: life cycle, listeners, signals, logging, metrics.
+
+Knows HTTP, sockets and the process, and nothing of models.
+"""

@@ -1,0 +1,153 @@
+"""How a log record looks: one JSON object a line for machines, one readable line for people.
+
+Called by the log writer's thread alone. Whatever a client may have sent (a model's name, a path, an
+exception's text) is escaped: no line can be forged and no terminal be driven by it.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+Formatter = Callable[[logging.LogRecord], bytes]
+
+
+class Format(enum.Enum):
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class AccessLine(msgspec.Struct, omit_defaults=True):
+    """What one request came to. `outcome`: ok, client_abort, upstream_error, truncated, rejected.
+
+    Seconds and bytes; None: does not apply. `path` has no query string.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    status: int
+    outcome: str
+    duration_s: float
+    caller: str | None = None
+    alias: str | None = None
+    backend: str | None = None
+    model: str | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    first_byte_s: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    attempts: int | None = None
+    code: str | None = None
+    peer: str | None = None
+
+
+def formatter(form: Format) -> Formatter:
+    return _json if form is Format.JSON else _console
+
+
+def escaped(text: str) -> str:
+    """Printable text, whatever comes in: control characters, line ends, terminal sequences,
+    direction marks and lone surrogates become backslash escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(char: str) -> str:
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    if short is not None:
+        return short
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+class _Clock:
+    """ISO 8601 in UTC with milliseconds; the part before them is made once a second."""
+
+    second = -1
+    prefix = ""
+
+    def text(self, at: float) -> str:
+        second = int(at)
+        if second != self.second:
+            self.second = second
+            self.prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self.prefix}.{int((at - second) * 1000):03d}Z"
+
+
+_clock = _Clock()
+_encode = msgspec.json.Encoder().encode
+# Fields that every LogRecord has; any other came with `extra=`.
+_OWN = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {
+    "message", "asctime", "taskName", "access",
+}  # fmt: skip
+
+
+def _json(record: logging.LogRecord) -> bytes:
+    line = getattr(record, "access", None)
+    head = {"time": _clock.text(record.created), "level": record.levelname.lower()}
+    if isinstance(line, AccessLine):
+        fields = {name: _clean(value) for name, value in _access_fields(line)}
+        return _encode(head | {"logger": "access", "message": "request"} | fields) + b"\n"
+    fields = head | {"logger": _short(record.name), "message": record.getMessage()}
+    fields |= dict(_extra(record))
+    if (trace := _trace(record)) is not None:
+        fields["exception"] = trace
+    # ASCII only: surrogates, direction marks and C1 controls are escaped by the encoder itself.
+    return json.dumps(fields, default=str, separators=(",", ":")).encode() + b"\n"
+
+
+def _console(record: logging.LogRecord) -> bytes:
+    line = getattr(record, "access", None)
+    head = f"{_clock.text(record.created)} {record.levelname.lower():<7} "
+    if isinstance(line, AccessLine):
+        rest = [
+            f"{name}={escaped(str(value))}"
+            for name, value in _access_fields(line)
+            if name not in ("method", "path", "status", "outcome")
+        ]
+        what = f"{escaped(line.method)} {escaped(line.path)} {line.status} {line.outcome}"
+        return f"{head}{' '.join([what, *rest])}\n".encode()
+    text = f"{head}{_short(record.name)}: {escaped(record.getMessage())}"
+    for name, value in _extra(record):
+        text += f" {name}={escaped(str(value))}"
+    if (trace := _trace(record)) is not None:
+        # Indented: a line that an exception's text tries to forge is seen to be part of it.
+        text += "".join(f"\n    {escaped(part)}" for part in trace.splitlines())
+    return f"{text}\n".encode()
+
+
+def _access_fields(line: AccessLine) -> Iterator[tuple[str, Any]]:
+    for name in line.__struct_fields__:
+        value = getattr(line, name)
+        if value is not None:
+            yield name, round(value, 6) if isinstance(value, float) else value
+
+
+def _clean(value: Any) -> Any:
+    return escaped(value) if isinstance(value, str) else value
+
+
+def _extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in vars(record).items() if name not in _OWN)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("rolemesh.")
+
+
+def _trace(record: logging.LogRecord) -> str | None:
+    if not record.exc_info or record.exc_info[0] is None:
+        return None
+    return "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")

@@ -1,0 +1,189 @@
+"""What Prometheus sees. The only importer of prometheus_client.
+
+A registry per `Metrics` object, none global. Counters and histograms are told as things happen;
+gauges are read when somebody scrapes, from callbacks that the wiring gives. Labels are bounded by
+whoever tells: aliases, backends and nodes of the configuration, and `OTHER` for anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import prometheus_client
+from attrs import field, frozen
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from rolemesh import __version__
+
+OTHER = "_other"
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+# From a cached embedding to a long answer of a slow model; `first_byte_s` is 600 as it comes.
+DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
+FIRST_BYTE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+# Label values, in the family's order, and the value.
+Samples = Iterable[tuple[Sequence[str], float]]
+Family = TypeVar("Family", Counter, Histogram, Gauge)
+
+# A second series per counter and histogram ("_created") that nobody asked for.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+@frozen
+class Scraped:
+    """A family that is read at scrape time. A name in `_total` is a counter, else a gauge."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_GPU = ("node", "gpu")
+SCRAPED = (
+    Scraped("requests_in_flight", "Requests begun and not ended.", ("alias",)),
+    Scraped("connections", "Client connections that are open."),
+    Scraped("connections_shed_total", "Connections turned away for want of descriptors."),
+    Scraped("upstream_up", "1: the backend answered its last probe.", ("backend",)),
+    Scraped("model_available", "1: a request for the alias could be sent now.", ("alias",)),
+    Scraped("nodes", "Registered nodes by state.", ("state",)),
+    Scraped("node_gpu_memory_used_bytes", "Memory in use, as the node told.", _GPU),
+    Scraped("node_gpu_memory_total_bytes", "Memory of the device, as the node told.", _GPU),
+    Scraped("node_gpu_utilization_ratio", "0 to 1, as the node told.", _GPU),
+    Scraped("node_gpu_temperature_celsius", "Temperature, as the node told.", _GPU),
+    Scraped("node_gpu_power_watts", "Power drawn, as the node told.", _GPU),
+    Scraped("node_load1", "Load average over a minute, as the node told.", ("node",)),
+    Scraped("node_memory_used_bytes", "Host memory in use, as the node told.", ("node",)),
+    Scraped("node_memory_total_bytes", "Host memory, as the node told.", ("node",)),
+    Scraped("log_lines_dropped_total", "Log lines that stderr could not take."),
+    Scraped("config_last_reload_success", "1: the last reload was taken over."),
+    Scraped("config_last_reload_timestamp_seconds", "When the configuration was last read."),
+)
+
+
+class Metrics:
+    """The gateway's metrics. Telling costs about a microsecond; no method raises."""
+
+    def __init__(self, scraped: Iterable[Scraped] = SCRAPED) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = _Children(self._counter("requests", "Requests.", "alias status outcome"))
+        self._tokens = _Children(self._counter("tokens", "Tokens, as told.", "alias kind"))
+        self._attempts = _Children(
+            self._counter("upstream_attempts", "Tries to send a request.", "backend result")
+        )
+        self._cancelled = _Children(self._counter("cancelled", "Clients that left.", "phase"))
+        self._reloads = _Children(self._counter("config_reloads", "Reloads.", "result"))
+        self._durations = _Children(
+            self._histogram("request_duration", "Request to end of answer.", DURATION_BUCKETS)
+        )
+        self._first_bytes = _Children(
+            self._histogram("time_to_first_byte", "Request to first byte.", FIRST_BYTE_BUCKETS)
+        )
+        self._in_flight: Tally[str] = Tally()
+        self._at_scrape = _AtScrape({f"rolemesh_{item.name}": item for item in scraped})
+        self.registry.register(self._at_scrape)
+        self.read_at_scrape("requests_in_flight", self._read_in_flight)
+        self._about_the_process()
+
+    def began(self, alias: str) -> None:
+        self._in_flight[alias] += 1
+
+    def ended(
+        self, alias: str, status: int, outcome: str, duration_s: float, first_byte_s: float | None
+    ) -> None:
+        """The counterpart of `began`. `outcome` as in the access log."""
+        self._in_flight[alias] -= 1
+        # An upstream may send any three digits, or more.
+        code = str(status) if 100 <= status <= 599 else OTHER
+        self._requests[alias, code, outcome].inc()
+        self._durations[alias,].observe(duration_s)
+        if first_byte_s is not None:
+            self._first_bytes[alias,].observe(first_byte_s)
+
+    def tokens(self, alias: str, kind: str, count: int) -> None:
+        """`kind`: prompt or completion."""
+        if count > 0:
+            self._tokens[alias, kind].inc(count)
+
+    def attempted(self, backend: str, result: str) -> None:
+        """`backend`: alias/name or the node_id. `result`: ok, or a failure's word."""
+        self._attempts[backend, result].inc()
+
+    def cancelled(self, phase: str) -> None:
+        """The client left; `phase` is what its request was doing."""
+        self._cancelled[phase,].inc()
+
+    def reloaded(self, success: bool) -> None:
+        self._reloads["success" if success else "failure",].inc()
+
+    def read_at_scrape(self, name: str, read: Callable[[], Samples]) -> None:
+        """`name` is one of SCRAPED's; `read` is called in the event loop, at each scrape. Families
+        that nobody reads are not shown."""
+        self._at_scrape.read(f"rolemesh_{name}", read)
+
+    async def render(self) -> bytes:
+        """The whole text (CONTENT_TYPE). Thousands of lines are put together in a thread."""
+        self._at_scrape.gather()
+        return await asyncio.to_thread(prometheus_client.generate_latest, self.registry)
+
+    def _read_in_flight(self) -> Samples:
+        return [((alias,), count) for alias, count in self._in_flight.items()]
+
+    def _counter(self, name: str, text: str, labels: str) -> Counter:
+        return Counter(f"rolemesh_{name}_total", text, labels.split(), registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        name = f"rolemesh_{name}_seconds"
+        return Histogram(name, text, ["alias"], buckets=buckets, registry=self.registry)
+
+    def _about_the_process(self) -> None:
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.PlatformCollector(registry=self.registry)
+        prometheus_client.GCCollector(registry=self.registry)
+        name = "rolemesh_build_info"
+        build = Gauge(name, "1, with the version.", ["version"], registry=self.registry)
+        build.labels(__version__).set(1)
+
+
+class _Children(dict[tuple[str, ...], Family], Generic[Family]):
+    """A family's children by label values: one dict look-up instead of `labels()`."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self._labels: Callable[..., Family] = family.labels
+
+    def __missing__(self, labels: tuple[str, ...]) -> Family:
+        child = self[labels] = self._labels(*labels)
+        return child
+
+
+@frozen(eq=False)
+class _AtScrape(Collector):
+    """What the callbacks said in `gather`, kept for `collect`, which runs in another thread."""
+
+    families: Mapping[str, Scraped]
+    readers: dict[str, Callable[[], Samples]] = field(factory=dict)
+    read_now: dict[str, list[tuple[Sequence[str], float]]] = field(factory=dict)
+
+    def read(self, name: str, read: Callable[[], Samples]) -> None:
+        if name not in self.families:
+            raise KeyError(name)
+        self.readers[name] = read
+
+    def gather(self) -> None:
+        for name, read in self.readers.items():
+            self.read_now[name] = list(read())
+
+    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+        for name, samples in list(self.read_now.items()):
+            family = self.families[name]
+            make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            metric = make(name, family.help, labels=family.labels)
+            for labels, value in samples:
+                metric.add_metric(labels, value)
+            yield metric
