@@ -96,16 +96,36 @@ _OWN = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {
 
 def _json(record: logging.LogRecord) -> bytes:
     line = getattr(record, "access", None)
-    head = {"time": _clock.text(record.created), "level": record.levelname.lower()}
     if isinstance(line, AccessLine):
-        fields = {name: _clean(value) for name, value in _access_fields(line)}
-        return _encode(head | {"logger": "access", "message": "request"} | fields) + b"\n"
-    fields = head | {"logger": _short(record.name), "message": record.getMessage()}
+        return _json_access(record, line)
+    fields = {
+        "time": _clock.text(record.created),
+        "level": record.levelname.lower(),
+        "logger": _short(record.name),
+        "message": record.getMessage(),
+    }
     fields |= dict(_extra(record))
     if (trace := _trace(record)) is not None:
         fields["exception"] = trace
     # ASCII only: surrogates, direction marks and C1 controls are escaped by the encoder itself.
     return json.dumps(fields, default=str, separators=(",", ":")).encode() + b"\n"
+
+
+def _json_access(record: logging.LogRecord, line: AccessLine) -> bytes:
+    """The line of which there is one per request: the encoder's own text where that is safe."""
+    time_text = _clock.text(record.created).encode()
+    head = b'{"time":"%s","level":"info","logger":"access","message":"request",' % time_text
+    line.duration_s = round(line.duration_s, 6)
+    if line.first_byte_s is not None:
+        line.first_byte_s = round(line.first_byte_s, 6)
+    try:
+        body = _encode(line)
+    except UnicodeEncodeError:
+        body = b"\x7f"
+    # Controls below 0x20 are escaped by the encoder; DEL and what is beyond ASCII are not.
+    if not body.isascii() or b"\x7f" in body:
+        body = _encode({name: _clean(value) for name, value in _access_fields(line)})
+    return head + body[1:] + b"\n"
 
 
 def _console(record: logging.LogRecord) -> bytes:
