@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 
 from rolemesh.config import checks_gateway
 from rolemesh.config.assemble import Assembly, Loaded, Schema, all_problems
@@ -34,12 +34,12 @@ from rolemesh.config.tree import (
 
 T = TypeVar("T")
 
-# The C parser is ten times faster and gives the same nodes; without schema, all scalars are text.
+# The C parser is ten times faster and gives the same events.
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _MAX_PARTS = 100_000  # aliases are written out: this bounds what a few lines of them can become
 _MAX_INT_DIGITS = 100
 _TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
-_KNOWN_TAGS = frozenset(f"tag:yaml.org,2002:{tag}" for tag in _TAGS)
+_KNOWN_TAGS = frozenset({None, *(f"tag:yaml.org,2002:{tag}" for tag in _TAGS)})
 
 # The core schema of YAML 1.2: no octal surprise, no sexagesimal ports, `no` is a word.
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -132,82 +132,124 @@ def parse(text: str, file: str, line: int | None = None) -> tuple[Tree, list[Pro
 
     `line`: the line that all of it is said to be in. Raises yaml.YAMLError or ValueError.
     """
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except RecursionError:
-        raise ValueError("is nested too deep") from None
-    if node is None:
-        return Map({}, Origin(file, line or 1)), []
-    reader = _Reader(file, line)
-    return reader.tree(node, (), None), reader.problems
+    reader = _Reader(yaml.parse(text, Loader=_Loader), file, line)
+    return reader.document(), reader.problems
 
 
 @define
 class _Reader:
-    """YAML nodes to a tree. `line` None: each part's own."""
+    """YAML's events to a tree. `line` None: each part's own.
 
+    Events, because PyYAML's own composer falls over deep nesting: with libyaml, by a crash.
+    """
+
+    events: Iterator[Any]
     file: str
     line: int | None
     problems: list[Problem] = Factory(list)
-    parts: int = 0
+    _anchors: dict[str, Tree] = Factory(dict)
+    _parts: int = 0
 
-    def tree(self, node: Any, path: Path, origin: Origin | None) -> Tree:
+    def document(self) -> Tree:
+        """The text's one document; an empty text is an empty mapping."""
+        next(self.events)
+        if isinstance(next(self.events), yaml.StreamEndEvent):
+            return Map({}, Origin(self.file, self.line or 1))
+        tree = self._tree(next(self.events), (), None)
+        next(self.events)
+        event = next(self.events)
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise _flaw(event, "a second document begins")
+        return tree
+
+    def _tree(self, event: Any, path: Path, origin: Origin | None) -> Tree:
         """`origin`: the line of the key, for what belongs to one."""
-        self._bound(path)
-        origin = origin or self._origin(node)
-        if node.tag not in _KNOWN_TAGS:
+        origin = origin or self._origin(event)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, path, origin)
+        if event.tag not in _KNOWN_TAGS:
             self.problems.append(Problem(origin, path, "YAML tags are not supported here"))
-        if isinstance(node, yaml.MappingNode):
-            return Map(self._entries(node, path), origin)
-        if isinstance(node, yaml.SequenceNode):
-            items = (self.tree(item, (*path, n), None) for n, item in enumerate(node.value))
-            return Seq(tuple(items), origin)
-        return Leaf(_scalar(node), node.value, origin)
+        self._bound(parts=1, depth=len(path))
+        tree = self._node(event, path, origin)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = tree
+        return tree
 
-    def _entries(self, node: Any, path: Path) -> dict[str, Tree]:
+    def _node(self, event: Any, path: Path, origin: Origin) -> Tree:
+        if isinstance(event, yaml.ScalarEvent):
+            return Leaf(_scalar(event), event.value, origin)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Tree] = []
+            while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
+                items.append(self._tree(item, (*path, len(items)), None))
+            return Seq(tuple(items), origin)
+        return Map(self._entries(path), origin)
+
+    def _entries(self, path: Path) -> dict[str, Tree]:
         own: dict[str, Tree] = {}
         merged: dict[str, Tree] = {}
-        for key, value in node.value:
+        while not isinstance(key := next(self.events), yaml.MappingEndEvent):
             origin = self._origin(key)
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarEvent):
+                self._tree(key, (*path, "?"), None)
+                self._tree(next(self.events), (*path, "?"), None)
                 self.problems.append(Problem(origin, path, "a key must be plain text"))
-            elif key.value == "<<" and key.style not in _QUOTED_STYLES:
+                continue
+            value = self._tree(next(self.events), (*path, key.value), origin)
+            if key.value == "<<" and key.style not in _QUOTED_STYLES:
                 merged = self._merged(value, path, origin) | merged
             elif key.value in own:
-                first = own[key.value].origin
-                message = f"is written twice in one mapping; first at {first}"
+                message = f"is written twice in one mapping; first at {own[key.value].origin}"
                 self.problems.append(Problem(origin, (*path, key.value), message))
             else:
-                own[key.value] = self.tree(value, (*path, key.value), origin)
+                own[key.value] = value
         return merged | own
 
-    def _merged(self, node: Any, path: Path, origin: Origin) -> dict[str, Tree]:
+    def _merged(self, tree: Tree, path: Path, origin: Origin) -> Mapping[str, Tree]:
         """YAML's merge key, `<<: *anchor`: of a list of mappings the first has the last word."""
-        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         entries: dict[str, Tree] = {}
-        for source in sources:
-            self._bound(path)
-            if isinstance(source, yaml.MappingNode):
-                entries = self._entries(source, (*path, "<<")) | entries
+        for source in tree.items if isinstance(tree, Seq) else (tree,):
+            if isinstance(source, Map):
+                entries = {**source.entries, **entries}
             else:
                 self.problems.append(Problem(origin, path, "<< takes a mapping, or a list of them"))
         return entries
 
-    def _bound(self, path: Path) -> None:
-        """Aliases may repeat what they name, and even name themselves."""
-        self.parts += 1
-        if self.parts > _MAX_PARTS:
+    def _alias(self, event: Any, path: Path, origin: Origin) -> Tree:
+        """What the anchor names, once more. An alias within its own anchor has nothing to name."""
+        if event.anchor not in self._anchors:
+            raise _flaw(event, "an alias without an anchor before it")
+        tree = self._anchors[event.anchor]
+        parts, height = _extent(tree)
+        self._bound(parts, depth=len(path) + height)
+        return evolve(tree, origin=origin)
+
+    def _bound(self, parts: int, depth: int) -> None:
+        self._parts += parts
+        if self._parts > _MAX_PARTS:
             raise ValueError(f"has more than {_MAX_PARTS} values, its aliases written out")
-        if len(path) > MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise ValueError("is nested too deep")
 
-    def _origin(self, node: Any) -> Origin:
-        return Origin(self.file, node.start_mark.line + 1 if self.line is None else self.line)
+    def _origin(self, event: Any) -> Origin:
+        return Origin(self.file, event.start_mark.line + 1 if self.line is None else self.line)
 
 
-def _scalar(node: Any) -> str | int | float | bool | None:
-    text: str = node.value
-    if node.style in _QUOTED_STYLES:
+def _extent(tree: Tree) -> tuple[int, int]:
+    """How many parts a tree has, and how many levels below its top."""
+    below = list(tree.entries.values()) if isinstance(tree, Map) else []
+    extents = [_extent(part) for part in (tree.items if isinstance(tree, Seq) else below)]
+    parts = 1 + sum(parts for parts, _ in extents)
+    return parts, max((height + 1 for _, height in extents), default=0)
+
+
+def _flaw(event: Any, says: str) -> yaml.YAMLError:
+    return yaml.composer.ComposerError(problem=says, problem_mark=event.start_mark)
+
+
+def _scalar(event: Any) -> str | int | float | bool | None:
+    text: str = event.value
+    if event.style in _QUOTED_STYLES:
         return text
     if text in _NULLS:
         return None

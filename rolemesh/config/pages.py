@@ -24,7 +24,7 @@ class Row:
 
 @frozen
 class Page:
-    """A section. `path` is where it stands ("" is on top): `auth.client_api_keys[]`, `models.<name>`.
+    """A section. `path` is where it stands: `auth.client_api_keys[]`, `models.<name>`, "" on top.
     `case` is the key and value that make it this one."""
 
     path: str
