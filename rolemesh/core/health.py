@@ -22,7 +22,7 @@ class Vocabulary(enum.Enum):
 
     meaning: str
 
-    def __new__(cls, word: str, meaning: str) -> Self:
+    def __new__(cls, word: str, meaning: str = "") -> Self:
         member = object.__new__(cls)
         member._value_ = word
         member.meaning = meaning

@@ -65,7 +65,7 @@ def test_an_answer_wipes_the_failure_out() -> None:
     health = Health()
     health.attempt_worked("gpu")
     health.attempt_failed("gpu", 0.0)
-    assert not health.spotless
+    assert health.recently_failed("gpu", 0.0)
     health.attempt_worked("gpu")
     assert health.spotless
     assert not health.recently_failed("gpu", 0.0)
