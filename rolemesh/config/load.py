@@ -205,7 +205,7 @@ class _Reader:
                 own[key.value] = value
         return merged | own
 
-    def _merged(self, tree: Tree, path: Path, origin: Origin) -> Mapping[str, Tree]:
+    def _merged(self, tree: Tree, path: Path, origin: Origin) -> dict[str, Tree]:
         """YAML's merge key, `<<: *anchor`: of a list of mappings the first has the last word."""
         entries: dict[str, Tree] = {}
         for source in tree.items if isinstance(tree, Seq) else (tree,):
