@@ -1,0 +1,196 @@
+"""The state file: what survives, what is set aside, and that nothing but the lock is fatal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from rolemesh.errors import RunError
+from rolemesh.store import file as store
+from rolemesh.store.file import StateFile, default_path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "gateway.json"
+
+
+async def written(path: Path, data: dict[str, object]) -> None:
+    state = StateFile(path)
+    state.open()
+    await state.close(lambda: data)
+
+
+async def until_there(path: Path) -> None:
+    async with asyncio.timeout(5):
+        while not path.exists():  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/h"}, "/var/lib/a/gateway.json"),
+        ({"XDG_STATE_HOME": "/x", "HOME": "/h"}, "/x/rolemesh/gateway.json"),
+        ({"XDG_STATE_HOME": "x", "HOME": "/h"}, "/h/.local/state/rolemesh/gateway.json"),
+        ({"HOME": "/h"}, "/h/.local/state/rolemesh/gateway.json"),
+    ],
+)
+def test_the_place_follows_systemd_then_xdg(env: dict[str, str], expected: str):
+    assert default_path("gateway.json", env) == Path(expected)
+
+
+async def test_what_was_written_is_read_again(path: Path):
+    await written(path, {"nodes": [{"node_id": "a"}]})
+    state = StateFile(path)
+    state.open()
+    assert state.read() == {"nodes": [{"node_id": "a"}]}
+    assert 0 <= state.age_s < 5
+    await state.close()
+
+
+async def test_nothing_there_reads_as_nothing(path: Path):
+    state = StateFile(path)
+    state.open()
+    assert state.read() is None
+    await state.close()
+    assert not path.exists()
+
+
+async def test_only_the_owner_can_read_it(path: Path):
+    before = os.umask(0)
+    try:
+        await written(path, {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_a_second_process_is_refused_until_the_first_is_gone(path: Path):
+    first, second = StateFile(path), StateFile(path)
+    first.open()
+    with pytest.raises(RunError, match="in use by another process"):
+        second.open()
+    await first.close()
+    second.open()
+    await second.close()
+
+
+async def test_a_link_is_the_same_file_as_its_target(path: Path, tmp_path: Path):
+    await written(path, {"a": 1})
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    first, second = StateFile(path), StateFile(link)
+    first.open()
+    with pytest.raises(RunError):
+        second.open()
+    await first.close()
+    await written(link, {"a": 2})
+    assert link.is_symlink()
+    assert json.loads(path.read_text())["data"] == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"format":1,"written_at":0,"data":[]}',
+        b'{"format":2,"written_at":0,"data":{}}',
+        b'{"format":1,"written_at":0,"data":{"a":"\xff"}}',
+        b'{"format":1,"written_at":0,"data":' + b'{"a":' * 100_000,
+    ],
+)
+async def test_a_bad_file_is_set_aside_with_a_warning(
+    path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    state = StateFile(path)
+    state.open()
+    assert state.read() is None
+    await state.close()
+    assert "left unused" in caplog.text
+    assert not path.exists()
+    assert path.with_name("gateway.json.corrupt").read_bytes() == content
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+async def test_a_directory_or_a_pipe_in_its_place_is_set_aside(path: Path, make):
+    path.parent.mkdir()
+    make(path)
+    state = StateFile(path)
+    state.open()
+    assert state.read() is None
+    await state.close(lambda: {"a": 1})
+    assert path.is_file()
+    assert path.with_name("gateway.json.corrupt").exists()
+
+
+async def test_changes_are_written_by_themselves_and_gathered(path: Path):
+    state = StateFile(path)
+    state.open()
+    snapshots = 0
+
+    def snapshot() -> dict[str, int]:
+        nonlocal snapshots
+        snapshots += 1
+        return {"n": snapshots}
+
+    for _ in range(100):
+        state.schedule(snapshot)
+    await until_there(path)
+    for _ in range(100):
+        state.schedule(snapshot)
+    assert snapshots == 1
+    await state.close()
+    assert snapshots == 2
+    assert json.loads(path.read_text())["data"] == {"n": 2}
+
+
+async def test_an_unwritable_place_is_one_warning_and_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(store, "RETRY_S", 0.01)
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    state = StateFile(blocked / "gateway.json")
+    state.open()
+    assert state.read() is None
+    state.schedule(dict)
+    await asyncio.sleep(0.1)
+    await state.close(dict)
+    warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert [("cannot be" in record.getMessage()) for record in warnings] == [True] * 3
+    assert sum("cannot be written" in record.getMessage() for record in warnings) == 1
+
+
+async def test_a_write_that_failed_is_made_up_for(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store, "RETRY_S", 0.01)
+    state = StateFile(path)
+    state.open()
+    obstacle = path.with_name("gateway.json.new")
+    obstacle.mkdir()
+    state.schedule(lambda: {"n": 1})
+    await asyncio.sleep(0.05)
+    assert not path.exists()
+    obstacle.rmdir()
+    await until_there(path)
+    await state.close()
+    assert json.loads(path.read_text())["data"] == {"n": 1}
+
+
+async def test_a_clock_that_went_back_makes_no_negative_age(path: Path):
+    path.parent.mkdir()
+    path.write_text('{"format":1,"written_at":99999999999,"data":{}}')
+    state = StateFile(path)
+    assert state.read() == {}
+    assert state.age_s == 0
