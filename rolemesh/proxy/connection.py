@@ -1,0 +1,112 @@
+"""A connection to a backend: an asyncio protocol that hands its bytes to the exchange it carries.
+
+All connections of the process read into one buffer, which is consumed inside `buffer_updated`: that
+bounds what a read can bring (64 KiB; uvloop would read 256,000 bytes) at no cost per stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, cast
+
+from rolemesh.proxy.exchange import Exchange
+
+if TYPE_CHECKING:
+    from rolemesh.proxy.pool import Pool
+
+READ_BYTES = 65_536
+# Shorter than the keep-alive of llama-server and of uvicorn (both 5 s), so that a connection is
+# not closed under a request.
+IDLE_S = 4.0
+_MARGIN_S = 1.0
+
+_buffer = memoryview(bytearray(READ_BYTES))
+_TIMEOUT = re.compile(rb"timeout=(\d{1,6})", re.IGNORECASE)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Carries one exchange at a time; idle in its pool otherwise."""
+
+    __slots__ = ("_idle_s", "_pool", "_transport", "exchange", "idle_until", "reused")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._idle_s = IDLE_S
+        self.exchange: Exchange | None = None
+        self.idle_until = 0.0
+        self.reused = False
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def address(self) -> str:
+        """The address really connected to."""
+        peer = None if self._transport is None else self._transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    def begin(self, exchange: Exchange, request: list[bytes]) -> None:
+        """Send a request; from now on what comes belongs to `exchange`."""
+        self.exchange = exchange
+        if self._transport is not None:
+            self._transport.writelines(request)
+
+    def told_keep_alive(self, value: bytes) -> None:
+        """The backend's own `Keep-Alive: timeout=N`, less a margin."""
+        found = _TIMEOUT.search(value)
+        if found is not None:
+            self._idle_s = min(IDLE_S, max(0.0, int(found[1]) - _MARGIN_S))
+
+    def finished(self, reusable: bool) -> None:
+        """Called by the exchange when its answer is whole."""
+        self.exchange = None
+        transport = self._transport
+        if transport is None:
+            return
+        # A backend that answered before it had read the request will read the rest as another one.
+        if reusable and not transport.is_closing() and transport.get_write_buffer_size() == 0:
+            self.reused = True
+            transport.resume_reading()
+            self._pool.keep(self, self._idle_s)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        self.exchange = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.exchange is not None:
+            self.exchange.feed(_buffer[:nbytes])
+        else:
+            self.abort()  # bytes that nobody asked for
+
+    def eof_received(self) -> bool:
+        return False  # close: connection_lost follows
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._pool.lost(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.lost(exc)

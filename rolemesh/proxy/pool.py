@@ -1,0 +1,170 @@
+"""Keep-alive connections to backends, and the opening of an exchange on one of them.
+
+`Pools.open` is all that a conductor needs. A pool per place that can be connected to; the idle
+connection used last is used first, and those that are idle for too long are closed by the sweep,
+which also watches the open exchanges for time-outs: one coarse timer instead of one per chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from attrs import frozen
+
+from rolemesh.core.failover import may_try_fresh
+from rolemesh.core.types import Backend, Network, Timeouts
+from rolemesh.proxy.connect import connect, tls_context
+from rolemesh.proxy.connection import Connection
+from rolemesh.proxy.exchange import Broken, Exchange
+
+SWEEP_S = 0.25
+
+
+@frozen
+class Place:
+    """What a connection depends on. Credentials do not count: they go with each request."""
+
+    host: str
+    port: int
+    tls: bool
+    ca_file: str | None
+    networks: tuple[Network, ...] | None
+
+
+class Pool:
+    """The idle connections to one place."""
+
+    def __init__(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
+        self.place = place
+        self.used_at = loop.time()
+        self._loop = loop
+        self._idle: list[Connection] = []
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def take(self) -> Connection | None:
+        now = self.used_at = self._loop.time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and connection.idle_until > now:
+                return connection
+            connection.abort()
+        return None
+
+    def keep(self, connection: Connection, idle_s: float) -> None:
+        connection.idle_until = self._loop.time() + idle_s
+        self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def sweep(self, now: float) -> None:
+        for connection in [each for each in self._idle if each.idle_until <= now]:
+            self._idle.remove(connection)
+            connection.abort()
+
+    def close(self) -> None:
+        for connection in self._idle[:]:
+            connection.abort()
+        self._idle.clear()
+
+
+class Pools:
+    """Every pool of the process, and every exchange that is open."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._pools: dict[Place, Pool] = {}
+        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._exchanges: set[Exchange] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def open(self, backend: Backend, request: list[bytes], timeouts: Timeouts) -> Exchange:
+        """Send `request` and wait for the answer's head and first body byte. Raises Broken.
+
+        A kept connection that is lost before any byte of an answer is replaced by a new one, once.
+        The caller closes the exchange, also when it is cancelled while waiting in `relay`.
+        """
+        pool = self._pool(backend)
+        kept = pool.take()
+        if kept is not None:
+            try:
+                return await self._exchange(kept, request, timeouts)
+            except Broken as broken:
+                if not may_try_fresh(broken.failure, reused=True, answer_bytes=broken.received):
+                    raise
+        return await self._exchange(await self._connect(pool, timeouts), request, timeouts)
+
+    def release(self, exchange: Exchange) -> None:
+        """Close the exchange and watch it no more."""
+        self._exchanges.discard(exchange)
+        exchange.close()
+
+    def forget_contexts(self) -> None:
+        """Read the authorities' files again when they are next needed (after a reload)."""
+        self._contexts.clear()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for exchange in tuple(self._exchanges):
+            self.release(exchange)
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+    def _pool(self, backend: Backend) -> Pool:
+        url = backend.url
+        place = Place(url.host, url.port, url.tls, backend.ca_file, backend.networks)
+        pool = self._pools.get(place)
+        if pool is None:
+            pool = self._pools[place] = Pool(place, self._loop)
+            self._watch()
+        return pool
+
+    async def _connect(self, pool: Pool, timeouts: Timeouts) -> Connection:
+        place = pool.place
+        context = None
+        if place.tls:
+            context = self._contexts.get(place.ca_file)
+            if context is None:
+                context = self._contexts[place.ca_file] = tls_context(place.ca_file)
+        return await connect(
+            lambda: Connection(pool),
+            place.host,
+            place.port,
+            context,
+            timeouts.connect_s,
+            place.networks,
+        )
+
+    async def _exchange(
+        self, connection: Connection, request: list[bytes], timeouts: Timeouts
+    ) -> Exchange:
+        exchange = Exchange(connection, timeouts, self._loop)
+        self._exchanges.add(exchange)
+        self._watch()
+        connection.begin(exchange, request)
+        try:
+            await exchange.opened
+        except BaseException:
+            self.release(exchange)
+            raise
+        return exchange
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for exchange in tuple(self._exchanges):
+            exchange.check(now)
+        for pool in self._pools.values():
+            pool.sweep(now)
+        self._timer = None
+        if self._exchanges or any(map(len, self._pools.values())):
+            self._watch()
