@@ -1,0 +1,1 @@
+"""The tests. They mirror the tree; `blackbox` speaks to whole, real gateways."""
