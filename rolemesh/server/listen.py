@@ -1,4 +1,4 @@
-"""Opens listening sockets and server-side TLS contexts, and says in words why one cannot be had.
+"""Opens listening sockets, and says in words why one cannot be had.
 
 Fed with the configuration's values by the daemons' wiring; `accept` takes connections from the
 sockets. Opens nothing but what it is asked for, and closes what it opened when a part fails.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 from collections.abc import Sequence
-from pathlib import Path
 
-from rolemesh.errors import ConfigError, RunError
+from rolemesh.errors import RunError
 
 BACKLOG = 2048
 # Addresses of a name that this host does not have (IPv6 switched off) are left out.
@@ -42,49 +40,6 @@ def listening_sockets(host: str, port: int, backlog: int = BACKLOG) -> list[sock
     if not opened:
         raise _words(host, port, skipped or OSError(errno.EADDRNOTAVAIL, "no address"))
     return opened
-
-
-def server_context(cert_file: str, key_file: str, client_ca_file: str | None) -> ssl.SSLContext:
-    """TLS 1.2 or later; with `client_ca_file` only clients with a certificate of it are let in.
-
-    Reads the files now: at a reload make another one and give it to the listener. Raises
-    ConfigError naming the file that is at fault.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    _readable(cert_file, "cert_file")
-    _readable(key_file, "key_file")
-    try:
-        # An empty pass phrase: an encrypted key is an error, not a question on the terminal.
-        context.load_cert_chain(cert_file, key_file, password=lambda: "")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"tls: the certificate {cert_file} and the key {key_file} cannot be used: both must be"
-            f" PEM, the key without a pass phrase and the certificate's own ({_reason(error)})"
-        ) from error
-    if client_ca_file is not None:
-        _readable(client_ca_file, "client_ca_file")
-        _trust(context, client_ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _trust(context: ssl.SSLContext, ca_file: str) -> None:
-    try:
-        context.load_verify_locations(ca_file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"tls: client_ca_file {ca_file} holds no certificate in PEM form ({_reason(error)})"
-        ) from error
-
-
-def _readable(path: str, name: str) -> None:
-    try:
-        with Path(path).open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        raise ConfigError(f"tls: {name} {path} cannot be read: {_reason(error)}") from error
 
 
 def _addresses(host: str, port: int) -> Sequence[_Address]:

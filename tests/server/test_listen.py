@@ -1,18 +1,13 @@
-"""Sockets and TLS contexts, and the words for those that cannot be had."""
+"""Listening sockets, and the words for those that cannot be had."""
 
 from __future__ import annotations
 
-import os
 import socket
-import ssl
-import subprocess
-from pathlib import Path
 
 import pytest
-import trustme
 
-from rolemesh.errors import ConfigError, RunError
-from rolemesh.server.listen import listening_sockets, server_context
+from rolemesh.errors import RunError
+from rolemesh.server.listen import listening_sockets
 
 
 def has_ipv6() -> bool:
@@ -22,17 +17,6 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[str, str, str]:
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
-    cert, key, ca = (str(tmp_path / name) for name in ("cert.pem", "key.pem", "ca.pem"))
-    issued.cert_chain_pems[0].write_to_path(cert)
-    issued.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(ca)
-    return cert, key, ca
 
 
 def test_port_0_takes_one_free_port_for_every_address():
@@ -76,39 +60,3 @@ def test_an_address_that_cannot_be_had_is_named(host: str, words: str):
         listening_sockets(host, 0)
     assert host in caught.value.message
     assert words in caught.value.message
-
-
-def test_a_context_asks_for_tls_1_2_at_least(files: tuple[str, str, str]):
-    cert, key, ca = files
-    context = server_context(cert, key, None)
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-    assert context.verify_mode is ssl.CERT_NONE
-    assert server_context(cert, key, ca).verify_mode is ssl.CERT_REQUIRED
-
-
-def test_a_missing_file_is_named(files: tuple[str, str, str]):
-    cert, key, _ = files
-    with pytest.raises(ConfigError, match=r"cert_file /nowhere/cert\.pem cannot be read"):
-        server_context("/nowhere/cert.pem", key, None)
-    with pytest.raises(ConfigError, match=r"key_file /nowhere/key\.pem cannot be read"):
-        server_context(cert, "/nowhere/key.pem", None)
-    with pytest.raises(ConfigError, match=r"client_ca_file /nowhere/ca\.pem cannot be read"):
-        server_context(cert, key, "/nowhere/ca.pem")
-
-
-def test_swapped_encrypted_and_foreign_files_are_errors_and_ask_nothing(
-    files: tuple[str, str, str], tmp_path: Path
-):
-    cert, key, _ = files
-    encrypted = str(tmp_path / "encrypted.pem")
-    subprocess.run(
-        ["openssl", "pkey", "-in", key, "-aes128", "-passout", "pass:secret", "-out", encrypted],
-        check=True,
-    )
-    foreign = str(tmp_path / "foreign.pem")
-    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(foreign)
-    for one, other in ((key, cert), (cert, encrypted), (cert, foreign), (os.devnull, key)):
-        with pytest.raises(ConfigError, match="cannot be used"):
-            server_context(one, other, None)
-    with pytest.raises(ConfigError, match="holds no certificate"):
-        server_context(cert, key, key)
