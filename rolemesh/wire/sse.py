@@ -13,8 +13,9 @@ import re
 MAX_HELD_BYTES = 64 * 1024
 
 # Every way in which a blank line, seen whole, can end. Data that ends so ends an event.
-_BLANK = (b"\n\n", b"\n\r\n", b"\r\n\n", b"\r\r", b"\r\r\n", b"\n\r")
+_BLANK = (b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n", b"\n\r")
 _DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
+_DONE_LATER = re.compile(rb"[\r\n]data: ?\[DONE\]")  # the first bytes are the middle of a line
 
 
 class EventSplitter:
@@ -23,46 +24,47 @@ class EventSplitter:
     `mid_event`: part of an unfinished event was passed on. `done`: `data: [DONE]` was passed on.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_last", "done", "mid_event")
+    __slots__ = ("_held", "_last", "done", "mid_event")
 
     def __init__(self) -> None:
         self.mid_event = False
         self.done = False
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._held = bytearray()
         self._last = b""  # the last byte of the unfinished event, held or passed on
 
     @property
     def held(self) -> bytes:
         """The beginning of an unfinished event that no client has seen."""
-        return b"".join(self._held)
+        return bytes(self._held)
 
     def feed(self, data: bytes) -> bytes:
         """All whole events so far, perhaps none."""
         if not self._last and data.endswith(_BLANK):
-            if b"[DONE]" in data:
-                self._look_for_done(data)
+            self._look_for_done(data)
             return data
         if not data:
             return b""
         end = self._end_of_events(data)
         if not end:
             return self._hold(data)
-        events = b"".join((*self._held, data[:end]))
+        events = b"".join((self._held, data[:end]))
+        self._look_for_done(events)
         self._begin_event()
-        if b"[DONE]" in events:
-            self._look_for_done(events)
         return events + self._hold(data[end:]) if end < len(data) else events
 
-    def finish(self) -> bytes:
+    def flush(self, *, needs_done: bool = False) -> bytes:
         """What is held when the upstream ended the stream by itself and in order.
 
-        Some servers leave out the last blank line: a `data: [DONE]` in there counts.
+        Some servers leave out the last blank line: a `data: [DONE]` in there counts. With
+        `needs_done`, half an event is dropped if the stream has not come to its `[DONE]`: the
+        client is about to get an error in its place.
         """
         rest = self.held
-        if not self.mid_event:
-            self._look_for_done(rest)
-        self._begin_event()
+        self._look_for_done(rest)
+        self._held.clear()
+        if not rest or (needs_done and not self.done):
+            return b""
+        self.mid_event = True
         return rest
 
     def cut_with(self, event: bytes) -> bytes:
@@ -71,7 +73,6 @@ class EventSplitter:
         Behind half an event a blank line comes first, so that `event` is one of its own.
         """
         self._held.clear()
-        self._held_bytes = 0
         return b"\n\n" + event if self.mid_event else event
 
     def _end_of_events(self, data: bytes) -> int:
@@ -91,24 +92,21 @@ class EventSplitter:
         self._last = data[-1:]
         if self.mid_event:
             return data
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes <= MAX_HELD_BYTES:
+        self._held += data
+        if len(self._held) <= MAX_HELD_BYTES:
             return b""
         passed = self.held
         self._held.clear()
-        self._held_bytes = 0
         self.mid_event = True
         return passed
 
     def _begin_event(self) -> None:
         self._held.clear()
-        self._held_bytes = 0
         self._last = b""
         self.mid_event = False
 
     def _look_for_done(self, events: bytes) -> None:
-        if _DONE.search(events):
+        if b"[DONE]" in events and (_DONE_LATER if self.mid_event else _DONE).search(events):
             self.done = True
 
 

@@ -1,0 +1,177 @@
+"""Event streams cut into chunks in every way: the same bytes, whole events only."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rolemesh.wire.sse import MAX_HELD_BYTES, EventSplitter
+
+LINE_END = st.sampled_from([b"\n", b"\r", b"\r\n"])
+PIECE = st.one_of(
+    LINE_END,
+    st.sampled_from([b"data: x", b":", b"event: e", b"data: [DONE]", b"id", "data: ü".encode()]),
+)
+STREAM = st.lists(PIECE, max_size=30).map(b"".join)
+
+
+def cut(stream: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
+    return [stream[a:b] for a, b in itertools.pairwise(edges)]
+
+
+def blank_line_ends(stream: bytes) -> set[int]:
+    """Where an event may end, by a line-by-line reading of the specification.
+
+    A CR ends its line at once; a LF behind it belongs to it, so both places are ends.
+    """
+    ends = {0}
+    at = 0
+    for line in re.finditer(rb"([^\r\n]*)(\r\n|\r|\n)", stream):
+        at = line.end()
+        if not line[1]:
+            ends.add(at)
+            if line[2] == b"\r\n":
+                ends.add(at - 1)
+    return ends
+
+
+@given(STREAM, st.lists(st.integers(0, 400), max_size=12))
+@example(b"data: x\r\n\r\ndata: y\r\n\r\n", [10])
+@example(b"data: x\n\r\ndata: y\n", [9])
+@example(b"\n\ndata: x", [1])
+def test_any_cutting_passes_on_the_same_bytes_and_whole_events_only(
+    stream: bytes, places: list[int]
+) -> None:
+    splitter, passed, seen = EventSplitter(), b"", b""
+    ends = blank_line_ends(stream)
+    for chunk in cut(stream, places):
+        seen += chunk
+        passed += splitter.feed(chunk)
+        assert passed + splitter.held == seen
+        assert len(passed) in ends
+        assert len(passed) >= max(end for end in blank_line_ends(seen) if end <= len(seen))
+        assert not splitter.mid_event
+    assert passed + splitter.flush() == stream
+
+
+@given(STREAM, st.lists(st.integers(0, 400), max_size=12))
+def test_done_is_seen_however_the_stream_is_cut(stream: bytes, places: list[int]) -> None:
+    splitter = EventSplitter()
+    passed = b"".join(splitter.feed(chunk) for chunk in cut(stream, places))
+    assert splitter.done == bool(re.search(rb"(?:\A|[\r\n])data: \[DONE\]", passed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3 * MAX_HELD_BYTES), LINE_END), min_size=1, max_size=4),
+    st.lists(st.integers(0, 12 * MAX_HELD_BYTES), max_size=8),
+)
+def test_long_events_pass_on_as_they_come_and_nothing_is_lost(
+    events: list[tuple[int, bytes]], places: list[int]
+) -> None:
+    stream = b"".join(b"data: " + b"x" * size + end + end for size, end in events)
+    splitter, passed, seen = EventSplitter(), b"", b""
+    for chunk in cut(stream, places):
+        seen += chunk
+        passed += splitter.feed(chunk)
+        assert passed + splitter.held == seen
+        assert len(splitter.held) <= MAX_HELD_BYTES
+        assert splitter.mid_event == (len(passed) not in blank_line_ends(stream))
+    assert passed == stream
+    assert not splitter.mid_event
+
+
+def test_a_chunk_of_whole_events_is_passed_on_without_a_copy() -> None:
+    chunk = b"data: {}\n\ndata: {}\n\n"
+    assert EventSplitter().feed(chunk) is chunk
+
+
+def test_half_an_event_waits_for_its_end() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b"data: 1\n\nda") == b"data: 1\n\n"
+    assert splitter.held == b"da"
+    assert splitter.feed(b"ta: 2\n") == b""
+    assert splitter.feed(b"\n") == b"data: 2\n\n"
+    assert splitter.held == b""
+
+
+def test_a_keep_alive_line_end_is_passed_on_at_once() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b"\n") == b"\n"
+    assert splitter.feed(b"\r\n") == b"\r\n"
+    assert splitter.feed(b":\n\n") == b":\n\n"
+
+
+def test_the_line_feed_of_a_cut_line_end_follows_its_event_at_once() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b"data: 1\r\n\r") == b"data: 1\r\n\r"
+    assert splitter.feed(b"\n") == b"\n"
+    assert splitter.feed(b"data: 2") == b""
+
+
+@pytest.mark.parametrize(
+    "stream", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b"data: 1\n\ndata: [DONE]\n\n:\n\n"]
+)
+def test_done_is_told(stream: bytes) -> None:
+    splitter = EventSplitter()
+    splitter.feed(stream)
+    assert splitter.done
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [b"data: [DONE]", b'data: {"content":"data: [DONE]"}\n\n', b"event: [DONE]\n\n", b"data: \n\n"],
+)
+def test_done_is_not_told_for_what_only_looks_like_it(stream: bytes) -> None:
+    splitter = EventSplitter()
+    splitter.feed(stream)
+    assert not splitter.done
+
+
+def test_done_in_the_middle_of_a_long_line_does_not_count() -> None:
+    splitter = EventSplitter()
+    splitter.feed(b"data: " + b"x" * MAX_HELD_BYTES)
+    assert splitter.feed(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
+    assert not splitter.done
+    splitter.feed(b"data: [DONE]\n\n")
+    assert splitter.done
+
+
+def test_done_without_its_blank_line_counts_at_an_orderly_end() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b"data: 1\n\ndata: [DONE]\n") == b"data: 1\n\n"
+    assert splitter.flush(needs_done=True) == b"data: [DONE]\n"
+    assert splitter.done
+
+
+def test_half_an_event_is_dropped_where_done_was_needed() -> None:
+    splitter = EventSplitter()
+    splitter.feed(b'data: {"half')
+    assert splitter.flush(needs_done=True) == b""
+    assert splitter.cut_with(b"data: e\n\n") == b"data: e\n\n"
+
+
+def test_an_error_event_takes_the_place_of_half_an_event() -> None:
+    splitter = EventSplitter()
+    splitter.feed(b"data: 1\n\ndata: 2")
+    assert splitter.cut_with(b"data: e\n\n") == b"data: e\n\n"
+    assert splitter.held == b""
+
+
+def test_a_blank_line_comes_before_the_error_behind_half_an_event_that_was_passed_on() -> None:
+    splitter = EventSplitter()
+    half = b"data: " + b"x" * MAX_HELD_BYTES
+    assert splitter.feed(half) == half
+    assert splitter.mid_event
+    assert splitter.cut_with(b"data: e\n\n") == b"\n\ndata: e\n\n"
+
+
+def test_nothing_fed_is_nothing_passed_on() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b"") == b""
+    assert splitter.flush() == b""
