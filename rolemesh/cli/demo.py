@@ -34,10 +34,13 @@ _MAX_TOKENS = 72
 
 @click.command()
 @click.option("--once", is_flag=True, help="Stop after the two answers.")
-def demo(once: bool) -> None:
-    """Two real llama.cpp servers, a gateway before them, an answer from each."""
+def demo(once: bool) -> int:
+    """Two real llama.cpp servers, a gateway before them, an answer from each.
+
+    Keeps running until Ctrl-C, for the curl lines that it shows. Needs the [llama] extra.
+    """
     check_installed()
-    raise SystemExit(asyncio.run(_run(once)))
+    return asyncio.run(_run(once))
 
 
 async def _run(once: bool) -> int:
