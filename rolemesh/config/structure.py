@@ -175,7 +175,7 @@ class Structurer:
         self, tree: Map, known: Collection[str], path: Path, elsewhere: dict[str, str] | None = None
     ) -> None:
         for name, entry in tree.entries.items():
-            if name in known:
+            if name in known or (elsewhere and name in elsewhere and is_null(entry)):
                 continue
             if elsewhere and name in elsewhere:
                 message = f"belongs to type {elsewhere[name]} only"

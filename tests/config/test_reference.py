@@ -1,0 +1,54 @@
+"""The generated documents are those of today's schema, and the examples load."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rolemesh.config.load import find_gateway, load_gateway
+from rolemesh.config.pages import pages
+from rolemesh.config.reference import documents
+from rolemesh.config.schema_gateway import GatewayFile
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", documents(), ids=str)
+def test_a_generated_document_is_not_stale(path: Path) -> None:
+    assert (ROOT / path).read_text() == documents()[path], (
+        "stale: run `python -m rolemesh.config.reference`"
+    )
+
+
+def test_every_key_of_the_schema_is_in_both_documents() -> None:
+    for text in documents().values():
+        for page in pages(GatewayFile):
+            for row in page.rows:
+                assert re.search(rf"\b{row.name}\b", text), row.name
+                assert row.doc
+                assert row.takes
+
+
+def test_a_section_appears_once() -> None:
+    places = [(page.path, page.case) for page in pages(GatewayFile)]
+    assert len(places) == len(set(places))
+
+
+def test_the_example_pair_loads_as_it_is() -> None:
+    base, local = ROOT / "etc/gateway.example.yaml", ROOT / "etc/gateway.local.example.yaml"
+    alone = load_gateway(find_gateway(str(base), (), {}), {}).config
+    assert set(alone.models) == {"planner", "writer", "reviewer"}
+    both = load_gateway(find_gateway(str(base), (str(local),), {}), {}).config
+    assert set(both.models) == {"planner", "writer"}
+    assert both.gateway.port == 8080
+    assert both.models["planner"].offer.defaults == {"temperature": 0.2, "max_tokens": 1024}
+
+
+def test_the_examples_sample_keys_stay_on_loopback() -> None:
+    base = ROOT / "etc/gateway.example.yaml"
+    config = load_gateway(find_gateway(str(base), (), {}), {}).config
+    assert all(
+        (each.source.key or "").startswith("change-me") for each in config.auth.client_api_keys
+    )
