@@ -45,19 +45,6 @@ class _Envelope(msgspec.Struct):
     data: dict[str, Any]
 
 
-def default_path(name: str, env: Mapping[str, str]) -> Path:
-    """Where `name` is kept if the configuration does not say: systemd's StateDirectory (its first
-    entry), else the user's own (XDG Base Directory Specification: a relative path is ignored)."""
-    given = env.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
-        return Path(given) / name
-    base = env.get("XDG_STATE_HOME", "")
-    if os.path.isabs(base):
-        return Path(base) / "rolemesh" / name
-    home = env.get("HOME") or os.path.expanduser("~")
-    return Path(home) / ".local" / "state" / "rolemesh" / name
-
-
 class StateFile:
     """Order of calls: `open`, `read`, then `schedule` any number of times, `close`.
 

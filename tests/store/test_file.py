@@ -13,7 +13,7 @@ import pytest
 
 from rolemesh.errors import RunError
 from rolemesh.store import file as store
-from rolemesh.store.file import StateFile, default_path
+from rolemesh.store.file import StateFile
 
 
 @pytest.fixture
@@ -31,19 +31,6 @@ async def until_there(path: Path) -> None:
     async with asyncio.timeout(5):
         while not path.exists():  # noqa: ASYNC110 - a file has no event
             await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize(
-    ("env", "expected"),
-    [
-        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/h"}, "/var/lib/a/gateway.json"),
-        ({"XDG_STATE_HOME": "/x", "HOME": "/h"}, "/x/rolemesh/gateway.json"),
-        ({"XDG_STATE_HOME": "x", "HOME": "/h"}, "/h/.local/state/rolemesh/gateway.json"),
-        ({"HOME": "/h"}, "/h/.local/state/rolemesh/gateway.json"),
-    ],
-)
-def test_the_place_follows_systemd_then_xdg(env: dict[str, str], expected: str):
-    assert default_path("gateway.json", env) == Path(expected)
 
 
 async def test_what_was_written_is_read_again(path: Path):
