@@ -62,7 +62,7 @@ class Assembly(Generic[T]):
         merged = self._merge([*layers, *above])
         config = self._structure(merged)
         if config is None or self.problems:
-            raise all_problems(self.problems)
+            raise all_problems(self.problems, sources.files)
         return Loaded(config, sources.files, merged)
 
     def _merge(self, layers: Sequence[Map]) -> Map:
@@ -95,5 +95,12 @@ def _hides(lost: set[Path], path: Path) -> bool:
     return any(each[: len(path)] == path or path[: len(each)] == each for each in lost)
 
 
-def all_problems(problems: Sequence[Problem]) -> ConfigError:
-    return ConfigError("\n".join(dict.fromkeys(str(problem) for problem in problems)))
+def all_problems(problems: Sequence[Problem], files: Sequence[str]) -> ConfigError:
+    """A line each, file by file from the top; what is no file (variables, options) comes last."""
+
+    def place(problem: Problem) -> tuple[int, int]:
+        file = problem.origin.file
+        return files.index(file) if file in files else len(files), problem.origin.line
+
+    lines = (str(problem) for problem in sorted(problems, key=place))
+    return ConfigError("\n".join(dict.fromkeys(lines)))

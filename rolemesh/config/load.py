@@ -75,7 +75,9 @@ def load(schema: Schema[T], sources: Sources, env: Mapping[str, str]) -> Loaded[
     """Raises ConfigError, which lists every problem as `file:line: key.path: message`."""
     layers, problems = _layers(sources)
     if len(layers) < len(sources.files):
-        raise all_problems(problems)  # what stands in a file that is no YAML cannot be guessed
+        raise all_problems(
+            problems, sources.files
+        )  # what stands in a file that is no YAML cannot be guessed
     assembly = Assembly(schema, Expander(env, read_value), problems)
     return assembly.load(layers, sources)
 

@@ -31,16 +31,16 @@ models:
     proxy_url: 5
 """
     over = "timeouts: {idle_s: 0}\nauth: [a]\n"
-    assert problems(base, over) == [
-        "0.yaml:2: defualt_model: unknown key; the nearest is default_model",
+    found = problems(base, over)
+    assert found.pop(4).startswith("0.yaml:9: models.writer.proxy_url: must ")
+    assert found == [
         "0.yaml:1: version: must be 1, the only version there is",
-        "0.yaml:5: gateway.hots: unknown key; the nearest is host",
+        "0.yaml:2: defualt_model: unknown key; the nearest is default_model",
         "0.yaml:4: gateway.port: must be a whole number from 0 to 65535",
+        "0.yaml:5: gateway.hots: unknown key; the nearest is host",
         "1.yaml:1: timeouts.idle_s: must be a number of seconds, more than 0 and at most 31536000",
         "1.yaml:2: auth: must be a mapping of keys",
-        problems(base, over)[-1],
     ]
-    assert problems(base, over)[-1].startswith("0.yaml:9: models.writer.proxy_url: ")
 
 
 def test_a_key_written_twice_is_a_problem(problems: Problems) -> None:
@@ -228,5 +228,5 @@ def test_a_bad_option_is_a_problem_under_its_own_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_gateway(Sources((str(path),), settings=options), {"PORT": "1"})
     lines = caught.value.message.split("\n")
-    assert lines[0] == "--port: gateway.port: must be a whole number from 0 to 65535"
-    assert "auth.client_api_keys: is empty" in lines[1]
+    assert "--port: gateway.port: must be a whole number from 0 to 65535" in lines
+    assert any("auth.client_api_keys: is empty" in line for line in lines)
