@@ -1,7 +1,7 @@
 """Run a program as confined as a unit says: `confined.py UNIT PROGRAM ARGUMENT...`
 
 For tests, on machines where systemd does not run. Of the unit's lines it honours those that break a
-program unnoticed until it is in production: SystemCallFilter (with its sets, which `systemd-analyze`
+program unnoticed until it is in production: SystemCallFilter (its sets as `systemd-analyze`
 knows), RestrictAddressFamilies, MemoryDenyWriteExecute, NoNewPrivileges.
 """
 

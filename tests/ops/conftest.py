@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -22,7 +23,8 @@ def tool() -> Run:
     """Run a program that a user's machine may lack: `tool("mandoc", "-T", "lint", path)`."""
 
     def run(program: str, *args: object) -> subprocess.CompletedProcess[str]:
-        found = shutil.which(program)
+        # Daemons live in /usr/sbin, which is not on every PATH.
+        found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
         if found is None:
             pytest.skip(f"{program} is not installed")
         command = [found, *map(str, args)]

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
+import trustme
 
 from rolemesh import errors
+from rolemesh.cli import rolemesh
 from rolemesh.config.files import Sources
 from rolemesh.config.load import load_gateway
 from rolemesh.config.schema_gateway import GatewayFile
@@ -87,7 +90,8 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def test_every_page_can_be_reached_from_the_index() -> None:
     index = doc("README.md")
-    assert [page.name for page in PAGES[1:] if f"({page.name})" not in index][1:] == []
+    pages = {page.name for page in PAGES} - {"README.md"}
+    assert sorted(name for name in pages if f"({name})" not in index) == []
 
 
 # Examples
@@ -196,6 +200,13 @@ def test_every_field_of_the_access_log_is_documented(field: str) -> None:
     assert f"`{field}`" in doc("metrics.md")
 
 
+def test_every_phase_in_which_a_client_may_leave_is_documented() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "rolemesh").rglob("*.py"))
+    phases = set(re.findall(r"\.phase = \"(\w+)\"", source))
+    assert phases
+    assert {phase for phase in phases if f"`{phase}`" not in doc("metrics.md")} == set()
+
+
 def classes(base: type[errors.RoleMeshError]) -> Iterator[type[errors.RoleMeshError]]:
     yield base
     for cls in base.__subclasses__():
@@ -212,3 +223,68 @@ HTTP_ERRORS = {
 @pytest.mark.parametrize(("status", "code"), sorted(HTTP_ERRORS))
 def test_every_error_code_is_documented_with_its_status(status: int, code: str) -> None:
     assert f"| {status} | `{code}` |" in doc("http-api.md")
+
+
+def options(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
+    """(`rolemesh init gateway`, `--dir`) and so on, for every command below."""
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from options(inner, f"{path} {name}")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            yield from ((path, name) for name in parameter.opts if name.startswith("--"))
+
+
+def page_of(command: str) -> Path:
+    """The daemon and the registration have pages of their own."""
+    own = ROOT / "man" / f"{'-'.join(command.split()[:2])}.1"
+    return own if own.exists() else ROOT / "man/rolemesh.1"
+
+
+@pytest.mark.parametrize(("command", "option"), sorted(options(rolemesh, "rolemesh")))
+def test_every_option_is_in_the_manual(command: str, option: str) -> None:
+    page = page_of(command).read_text()
+    assert re.search(rf"\bFl Fl {re.escape(option[2:])}(?![\w-])", page)
+
+
+def test_no_option_is_in_the_manual_that_does_not_exist() -> None:
+    existing = {option for _, option in options(rolemesh, "rolemesh")} | {"--help", "--version"}
+    for name in ("rolemesh.1", "rolemesh-gateway.1", "rolemesh-register.1"):
+        shown = re.findall(r"\bFl Fl ([\w-]+)", (ROOT / "man" / name).read_text())
+        assert {f"--{option}" for option in shown} - existing == set()
+
+
+@pytest.mark.parametrize("command", sorted({name for name, _ in options(rolemesh, "rolemesh")}))
+def test_every_command_is_in_the_manual(command: str) -> None:
+    for word in command.split()[1:]:
+        assert re.search(rf"Cm {word}\b", page_of(command).read_text())
+
+
+VARIABLES = sorted(
+    {
+        name
+        for path in (ROOT / "rolemesh").rglob("*.py")
+        for name in re.findall(r"\bROLE_MESH_[A-Z_]+\b", path.read_text())
+    }
+)
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_every_environment_variable_is_in_the_manual(variable: str) -> None:
+    pages = (ROOT / "man").glob("*.1")
+    assert any(f".It Ev {variable}" in page.read_text() for page in pages)
+
+
+def test_nginx_accepts_the_example(tmp_path: Path, tool) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("llm.example")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "llm.pem")
+    (example,) = blocks("nginx")
+    server = re.sub(r"/etc/ssl/llm\.example\.(crt|key)", str(tmp_path / "llm.pem"), example.text)
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        f"error_log {tmp_path}/error; pid {tmp_path}/pid;\nevents {{}}\n"
+        f"http {{ access_log off;\n{server}}}\n"
+    )
+    result = tool("nginx", "-t", "-c", config)
+    assert result.returncode == 0, result.stderr
