@@ -42,7 +42,7 @@ class BaseUrl:
 
 @frozen
 class Timeouts:
-    """Seconds. `first_byte_s`: request sent to first byte of the answer; `idle_s`: between chunks."""
+    """Seconds. `first_byte_s`: request sent to first byte; `idle_s`: between two chunks."""
 
     connect_s: float = 5.0
     first_byte_s: float = 600.0
@@ -93,7 +93,7 @@ class Strategy(enum.Enum):
 class Alias:
     """What a client may send in `model`, and how it is served.
 
-    Exactly one of `backends` (type proxy, in order of priority) and `role` (type discovered) is set.
+    Exactly one of `backends` (type proxy, by priority) and `role` (type discovered) is set.
     `defaults` maps a top-level request key to its JSON text.
     """
 
@@ -124,7 +124,7 @@ class ModelState(enum.Enum):
 
 @frozen
 class ServedModel:
-    """A model that a node offers. `state` None: the registrant did not say, so it counts as READY."""
+    """A model that a node offers. `state` None: it did not say, so it counts as READY."""
 
     model_id: str
     roles: tuple[str, ...]

@@ -62,10 +62,35 @@ class Exchange:
     """`status`, `headers` and `length` are known once `opened` is done."""
 
     __slots__ = (
-        "_broken", "_complete", "_connection", "_downstream", "_first", "_framing", "_has_head",
-        "_head_bytes", "_heard_at", "_interim", "_loop", "_needs_done", "_odd", "_paused", "_parser",
-        "_parts", "_relayed", "_skipping", "_splitter", "_tail", "_timeouts", "body_bytes",
-        "content_type", "first_byte_at", "headers", "length", "opened", "received", "status",
+        "_broken",
+        "_complete",
+        "_connection",
+        "_downstream",
+        "_first",
+        "_framing",
+        "_has_head",
+        "_head_bytes",
+        "_heard_at",
+        "_interim",
+        "_loop",
+        "_needs_done",
+        "_odd",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_relayed",
+        "_skipping",
+        "_splitter",
+        "_tail",
+        "_timeouts",
+        "body_bytes",
+        "content_type",
+        "first_byte_at",
+        "headers",
+        "length",
+        "opened",
+        "received",
+        "status",
     )  # fmt: skip
 
     def __init__(
@@ -306,7 +331,7 @@ class Exchange:
             self._write(downstream, data)
         if self._complete:
             if splitter is not None:
-                self._write(downstream, splitter.flush())
+                self._write(downstream, splitter.flush(needs_done=self._needs_done))
             self._give_back()
             self._end(downstream)
 

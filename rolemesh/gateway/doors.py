@@ -1,0 +1,88 @@
+"""Who stands at the door: the key and the peer of a request, and whom core/access says it is.
+
+Called first by every handler, before anything else of a request is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address
+
+from rolemesh.core import access
+from rolemesh.core.access import Peer
+from rolemesh.core.types import Caller, Network
+from rolemesh.gateway.live import Live
+from rolemesh.server.inbound import Inbound
+from rolemesh.wire.headers import presented_key
+
+_FORWARDING = ("Forwarded", "X-Real-IP", "Via")
+
+
+def client(live: Live, inbound: Inbound) -> Caller:
+    """Raises InvalidApiKey."""
+    return _admitted(inbound, access.admit_client(live.clients, _client_key(inbound)), live)
+
+
+def admin(live: Live, inbound: Inbound) -> Caller:
+    """Raises InvalidApiKey."""
+    key = _client_key(inbound)
+    caller = access.admit_admin(live.admins, key, _peer(inbound), live.has_trusted_proxies)
+    return _admitted(inbound, caller, live)
+
+
+def node(live: Live, inbound: Inbound) -> Caller:
+    """Raises InvalidApiKey."""
+    key = presented_key(inbound.header, "X-RoleMesh-Node-Key")
+    caller = access.admit_node(live.nodes, key, _peer(inbound), live.has_trusted_proxies)
+    return _admitted(inbound, caller, live)
+
+
+def _admitted(inbound: Inbound, caller: Caller, live: Live) -> Caller:
+    inbound.line.caller = caller.name
+    if live.trusted_proxies:
+        inbound.line.peer = _behind_proxies(inbound, live.trusted_proxies)
+    return caller
+
+
+def _client_key(inbound: Inbound) -> str | None:
+    return presented_key(inbound.header, "X-Api-Key")
+
+
+def _peer(inbound: Inbound) -> Peer:
+    names = [name.lower() for name, _ in inbound.raw_headers]
+    forwarded = any(name.startswith(b"x-forwarded-") for name in names) or any(
+        inbound.header(name) is not None for name in _FORWARDING
+    )
+    return Peer(
+        loopback=_is_loopback(inbound.peer or ""),
+        forwarded=forwarded,
+        origin=inbound.header("Origin") is not None,
+        host_loopback=_names_loopback(inbound.header("Host") or ""),
+    )
+
+
+def _names_loopback(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+    return name.lower().rstrip(".") == "localhost" or _is_loopback(name)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        return parsed.ipv4_mapped.is_loopback
+    return parsed.is_loopback
+
+
+def _behind_proxies(inbound: Inbound, trusted: Sequence[Network]) -> str | None:
+    """The last address that no trusted proxy vouches for another one behind."""
+    address = inbound.peer
+    hops = [hop.strip() for value in inbound.headers("X-Forwarded-For") for hop in value.split(",")]
+    while hops and address is not None and access.address_allowed(address, trusted):
+        try:
+            address = str(ip_address(hops.pop()))
+        except ValueError:
+            break
+    return address

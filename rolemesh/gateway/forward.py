@@ -1,0 +1,261 @@
+"""The path of a model request: plan, attempt, relay, settle. The one conductor.
+
+`Forward.serve` is the handler of every POST /v1 path: caller, body, alias. `_forward` tries the
+plan's candidates in order: another one only while no byte has reached the client, and never because
+the client left (its leaving cancels this task, and `finally` closes the upstream connection). What
+a request came to is written on its `line`; the server settles it from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from urllib.parse import quote
+
+from attrs import frozen
+
+from rolemesh.core.failover import (
+    Attempt,
+    Failure,
+    final_error,
+    is_failure,
+    may_try_another,
+    passes_through,
+    reason_for,
+)
+from rolemesh.core.health import Health, Reason
+from rolemesh.core.registry import Registry
+from rolemesh.core.routing import Plan, exclusions, model_to_send, plan
+from rolemesh.core.types import Alias, Backend, Candidate
+from rolemesh.errors import LoopDetected, UnsupportedMediaType
+from rolemesh.gateway import doors
+from rolemesh.gateway.live import Live
+from rolemesh.gateway.slots import Slots
+from rolemesh.proxy.exchange import Broken, Exchange
+from rolemesh.proxy.pool import Pools
+from rolemesh.server.inbound import Inbound
+from rolemesh.server.metrics import Metrics
+from rolemesh.wire import openai
+from rolemesh.wire.body import Body, parse, rewrite
+from rolemesh.wire.headers import answerable, forwardable
+from rolemesh.wire.http1 import request_head
+from rolemesh.wire.sse import EventSplitter
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+EVENT_STREAM = b"text/event-stream"
+_CACHE = frozenset({b"cache-control"})
+_STREAM_HEADERS = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
+_OUR_HEADERS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
+_LOST = frozenset({Failure.CONNECT, Failure.LOST_BEFORE_HEAD, Failure.LOST_BEFORE_BODY})
+
+
+@frozen
+class Call:
+    """One request on its way: what it is, and the configuration it began with."""
+
+    inbound: Inbound
+    live: Live
+    alias: Alias
+    body: Body
+
+
+class Forward:
+    """`live` gives the configuration of the moment."""
+
+    def __init__(
+        self,
+        live: Callable[[], Live],
+        registry: Registry,
+        health: Health,
+        pools: Pools,
+        slots: Slots,
+        metrics: Metrics,
+    ) -> None:
+        self._live = live
+        self._registry = registry
+        self._health = health
+        self._pools = pools
+        self._slots = slots
+        self._metrics = metrics
+        self._turns: Counter[str] = Counter()
+        self._now = asyncio.get_running_loop().time
+        # Random for each process: it tells this gateway and nothing of it.
+        self._pseudonym = f"rolemesh-{secrets.token_hex(6)}"
+        self.via = (b"Via", f"1.1 {self._pseudonym}".encode())
+
+    async def serve(self, inbound: Inbound) -> None:
+        live = self._live()
+        caller = doors.client(live, inbound)
+        self.refuse_loop(inbound)
+        if (inbound.header("Content-Encoding") or "identity").lower() != "identity":
+            raise UnsupportedMediaType("Send the request's body without compression.")
+        data = await inbound.body(live.max_body_bytes)
+        inbound.line.bytes_in = len(data)
+        body = parse(data)
+        alias = live.table.find_for(caller, body.model)
+        inbound.line.alias = alias.name
+        self._metrics.began(alias.name)
+        await self._forward(Call(inbound, live, alias, body))
+
+    def refuse_loop(self, inbound: Inbound) -> None:
+        """Raises LoopDetected when the request came through this gateway before."""
+        if any(self._pseudonym in via for via in inbound.headers("Via")):
+            raise LoopDetected("The request came back to this gateway: a backend leads to it.")
+
+    async def _forward(self, call: Call) -> None:
+        alias, inbound = call.alias, call.inbound
+        attempts: list[Attempt] = []
+        tried: set[str] = set()
+        self._turns[alias.name] += 1
+        planned = self._plan(call)
+        give_up_at = self._now() + alias.queue_s
+        while True:
+            untried = [each for each in planned.candidates if each.key not in tried]
+            candidate = self._slots.take(untried)
+            if candidate is None and untried:
+                inbound.phase = "queue"
+                try:
+                    candidate = await self._slots.wait(untried, give_up_at - self._now())
+                except TimeoutError:
+                    attempts += (_full(each) for each in untried)
+                    untried = []
+                else:
+                    if candidate is None:
+                        planned = self._plan(call)
+                        continue
+            if candidate is None:
+                untried_reasons = planned.reasons or exclusions(alias, self._registry, self._now())
+                raise final_error(alias.name, attempts, untried_reasons)
+            tried.add(candidate.key)
+            try:
+                failed = await self._attempt(call, candidate, last=len(untried) == 1)
+            finally:
+                self._slots.release(candidate)
+            if failed is None:
+                return
+            attempts.append(failed)
+            inbound.line.attempts = len(attempts)
+            credential = candidate.backend.auth is not None
+            if inbound.downstream.started or not may_try_another(
+                failed.failure, failed.status, credential
+            ):
+                raise final_error(alias.name, attempts)
+
+    def _plan(self, call: Call) -> Plan:
+        alias = call.alias
+        turn = self._turns[alias.name]
+        chance = random.randrange  # where a request goes is no secret
+        return plan(alias, self._registry, self._health, self._now(), turn, chance)
+
+    async def _attempt(self, call: Call, candidate: Candidate, last: bool) -> Attempt | None:
+        """One try. None: the answer has been relayed. `last`: its status passes through."""
+        backend, line = candidate.backend, call.inbound.line
+        model = model_to_send(call.alias, candidate, call.body.model)
+        line.backend, line.model = backend.label, model
+        call.inbound.phase = "wait"
+        exchange: Exchange | None = None
+        try:
+            request = self._request(call, backend, model)
+            exchange = await self._pools.open(backend, request, call.alias.timeouts)
+            self._health.attempt_worked(backend.label)
+            failed = _refused(exchange.status, backend, last)
+            if failed is None:
+                await self._relay(call, exchange, candidate, model)
+        except Broken as broken:
+            if broken.failure in _LOST:
+                self._health.attempt_failed(backend.label, self._now())
+            failed = Attempt(backend.label, broken.failure, broken.reason, broken.detail)
+        finally:
+            if exchange is not None:
+                self._settle(call, exchange)
+        self._metrics.attempted(backend.label, "ok" if failed is None else failed.failure.value)
+        return failed
+
+    def _request(self, call: Call, backend: Backend, model: str) -> list[bytes]:
+        inbound = call.inbound
+        id_header = call.live.config.gateway.request_id_header
+        dropped = _dropped(id_header, None if backend.auth is None else backend.auth[0])
+        headers = forwardable(inbound.raw_headers, dropped)
+        headers += _OUR_HEADERS
+        headers += ((id_header.encode(), inbound.request_id.encode()), self.via)
+        if backend.auth is not None:
+            headers.append(_credential(*backend.auth))
+        body = rewrite(call.body, model, call.alias.defaults)
+        url = backend.url
+        head = request_head("POST", url.prefix + inbound.target, url.authority, headers, len(body))
+        return [head, body]
+
+    async def _relay(
+        self, call: Call, exchange: Exchange, candidate: Candidate, model: str
+    ) -> None:
+        inbound = call.inbound
+        inbound.phase = "relay"
+        named = _answer_headers(call.alias.name, candidate.backend, model)
+        id_header = call.live.config.gateway.request_id_header
+        ours = [(id_header.encode(), inbound.request_id.encode()), *named]
+        if exchange.content_type == EVENT_STREAM:
+            inbound.splitter = EventSplitter()
+            headers = [*answerable(exchange.headers, _CACHE), *ours, *_STREAM_HEADERS]
+        else:
+            headers = answerable(exchange.headers) + ours
+        if inbound.has_unread_body:
+            inbound.downstream.keep_alive = False
+        needs_done = exchange.status == 200 and openai.needs_done(inbound.path)
+        await exchange.relay(inbound.downstream, headers, inbound.splitter, needs_done)
+
+    def _settle(self, call: Call, exchange: Exchange) -> None:
+        """However the attempt ended: what is known of it goes on the line, and nothing is left."""
+        line = call.inbound.line
+        if exchange.first_byte_at is not None and call.inbound.downstream.started:
+            line.first_byte_s = exchange.first_byte_at - call.inbound.began_at
+            usage = exchange.usage()
+            if usage is not None:
+                line.prompt_tokens, line.completion_tokens = usage.prompt, usage.completion
+        self._pools.release(exchange)
+
+
+def _refused(status: int, backend: Backend, last: bool) -> Attempt | None:
+    """Whether an answer's status makes the attempt a failed one."""
+    if 300 <= status < 400:
+        detail = "it answered with a redirect, and none is followed"
+        return Attempt(backend.label, Failure.BAD_ANSWER, Reason.BAD_ANSWER, detail)
+    credential = backend.auth is not None
+    if not is_failure(status, credential) or (last and passes_through(status, credential)):
+        return None
+    return Attempt(backend.label, Failure.STATUS, reason_for(status), f"HTTP {status}", status)
+
+
+def _full(candidate: Candidate) -> Attempt:
+    label = candidate.backend.label
+    return Attempt(label, Failure.CAPACITY, Reason.AT_CAPACITY, f"{candidate.limit} in flight")
+
+
+@lru_cache(maxsize=4096)
+def _answer_headers(alias: str, backend: Backend, model: str) -> Headers:
+    kind = b"X-RoleMesh-Backend" if backend.node_id is None else b"X-RoleMesh-Node"
+    return (
+        (b"X-RoleMesh-Alias", _ascii(alias)),
+        (kind, _ascii(backend.name)),
+        (b"X-RoleMesh-Model", _ascii(model)),
+    )
+
+
+@lru_cache(maxsize=256)
+def _dropped(*names: str | None) -> frozenset[bytes]:
+    ours = {name for name, _ in _OUR_HEADERS}
+    given = {name.encode() for name in names if name is not None}
+    return frozenset(name.lower() for name in ours | given)
+
+
+def _credential(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.encode(), value.encode()
+
+
+def _ascii(text: str) -> bytes:
+    """Header values are ASCII; other characters are percent-encoded."""
+    return (text if text.isascii() and text.isprintable() else quote(text, safe="/: ")).encode()

@@ -1,0 +1,223 @@
+"""A client's connection: aiohttp's request handler, with what it lacks.
+
+aiohttp parses requests and keeps connections alive; `ClientConnection` adds limits of time (one
+sweep for all, no timers), flow control for a relay, errors in our shape, and a bound on pipelining.
+`ClientConnections` makes them and sweeps. A client that leaves cancels the task that serves it
+(handler_cancellation).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from aiohttp import http_exceptions, web
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from rolemesh.core.types import Flow
+from rolemesh.errors import HeadersTooLarge, RequestError, RequestTimeout
+
+HEAD_S = 15.0
+BODY_S = 30.0
+KEEP_ALIVE_S = 75.0
+STALLED_S = 60.0  # a client that takes nothing of what is ready for it
+LINGER_S = 2.0
+FLUSH_STEP_S = 0.02
+WRITE_BUFFER_BYTES = 65_536
+MAX_PIPELINED = 8
+MAX_LINE_BYTES = 8_190
+MAX_FIELDS = 128
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Answered(web.StreamResponse):
+    """Tells aiohttp that the answer has been written. Its methods do nothing."""
+
+    def __init__(self, keep_alive: bool) -> None:
+        super().__init__()
+        self._keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+class BadRequestHead(Exception):
+    """Handed to the server's handler in place of a request that could not be parsed."""
+
+
+class ClientConnection(RequestHandler):
+    """`flow`: the relay that is told of back-pressure. `busy`: a request is being served."""
+
+    __slots__ = ("_buffered", "_head_since", "_moved_at", "body", "busy", "flow", "heard_at")
+
+    def __init__(self, manager: ClientConnections, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            cast(web.Server, manager),
+            loop=loop,
+            keepalive_timeout=KEEP_ALIVE_S,
+            access_log=None,  # type: ignore[arg-type]
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_FIELDS,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+        )
+        self.flow: Flow | None = None
+        self.busy = False
+        self.body: StreamReader | None = None  # being read by the handler
+        self.heard_at = 0.0
+        self._head_since: float | None = None
+        self._moved_at = 0.0
+        self._buffered = 0
+
+    # Towards the server's handler
+
+    def begin(self) -> None:
+        """A request's head is whole."""
+        self.busy = True
+        self._head_since = None
+
+    def finish(self) -> None:
+        self.busy = False
+        self.body = None
+
+    def check(self, now: float) -> None:
+        """Called by the sweep: is one of the limits of time over?"""
+        if self.transport is None:
+            return
+        if self.writing_paused:
+            self._check_progress(now)
+        elif self._head_since is not None and now - self._head_since > HEAD_S:
+            self.force_close()
+        elif self.body is not None and now - self.heard_at > BODY_S:
+            self.body.set_exception(RequestTimeout("The request's body stopped coming."))
+
+    def _check_progress(self, now: float) -> None:
+        buffered = cast(asyncio.Transport, self.transport).get_write_buffer_size()
+        if buffered < self._buffered:
+            self._moved_at = now
+        elif now - self._moved_at > STALLED_S:
+            cast(asyncio.Transport, self.transport).abort()
+        self._buffered = buffered
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast(asyncio.Transport, transport).set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._head_since = self.heard_at = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
+        if not self.busy and self._head_since is None:
+            self._head_since = self.heard_at
+        super().data_received(data)
+        if len(self._messages) > MAX_PIPELINED:
+            self.force_close()
+
+    def pause_reading(self) -> None:
+        """Asked by the buffer of a body. Under it a client's leaving would not be seen, so it is
+        only granted while that body is being read; a body behind the served request is too much."""
+        if self.busy and self.body is None:
+            self.force_close()
+        else:
+            super().pause_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._moved_at = self._loop.time()
+        self._buffered = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        if self.flow is not None:
+            self.flow.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.flow is not None:
+            self.flow.resume()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """aiohttp's way out for what its own loop could not do; nothing of ours ends here."""
+        raise ConnectionError("the request was broken off") from exc
+
+    def _make_error_handler(self, err_info: object) -> Handler:
+        """A request that the parser refused goes to the same handler as all others."""
+        error = parser_error(getattr(err_info, "exc", None))
+        serve = cast("ClientConnections", self._manager).refuse
+
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            return await serve(request, error)
+
+        return handler
+
+
+class ClientConnections(web.Server):
+    """Every open connection. `serve` answers a request, `refuse` one whose head is no request."""
+
+    def __init__(
+        self,
+        serve: Handler,
+        refuse: Callable[[web.BaseRequest, RequestError], Awaitable[web.StreamResponse]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(serve, handler_cancellation=True, loop=loop)
+        self.refuse = refuse
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(self, self._loop)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def sweep(self, now: float) -> None:
+        for connection in self.connections:
+            cast(ClientConnection, connection).check(now)
+
+    def close_idle(self) -> None:
+        for connection in self.connections:
+            if not cast(ClientConnection, connection).busy:
+                connection.force_close()
+
+    async def close(self, flush_s: float) -> None:
+        """Close all, waiting so long for clients to take what is written."""
+        transports = tuple(self._connections.values())
+        for transport in transports:
+            transport.close()
+        for _ in range(round(flush_s / FLUSH_STEP_S)):
+            if not any(map(_has_unsent, transports)):
+                break
+            await asyncio.sleep(FLUSH_STEP_S)
+        for transport in transports:
+            transport.abort()
+
+
+def _has_unsent(transport: asyncio.Transport) -> bool:
+    return transport.get_write_buffer_size() > 0
+
+
+def parser_error(error: BaseException | None) -> RequestError:
+    """In our words: the parser's repeat the client's bytes."""
+    if isinstance(error, http_exceptions.LineTooLong) or "Too many headers" in str(error):
+        return HeadersTooLarge(
+            f"The request's head is too large: at most {MAX_LINE_BYTES} bytes a line and"
+            f" {MAX_FIELDS} fields."
+        )
+    match error:
+        case http_exceptions.BadHttpMethod() | http_exceptions.BadStatusLine():
+            return RequestError("The request line is not one of HTTP/1.1.")
+        case http_exceptions.InvalidURLError():
+            return RequestError("The request's target is not a valid URL.")
+        case http_exceptions.InvalidHeader():
+            return RequestError("A header of the request is malformed.")
+    return RequestError("The request is not valid HTTP/1.1.")

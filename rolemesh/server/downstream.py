@@ -1,0 +1,105 @@
+"""The downstream of a connection that aiohttp serves: heads and framing, straight to its transport.
+
+Made by `connection` for each request; written to by the error writer, by handlers' answers and by
+the proxy's exchanges. aiohttp's own response machinery is passed by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rolemesh.core.types import Flow
+from rolemesh.wire.http1 import LAST_CHUNK, answer_head, chunk
+
+if TYPE_CHECKING:
+    from rolemesh.server.connection import ClientConnection
+
+NO_BODY_STATUSES = frozenset({204, 304})
+
+
+class ConnectionDownstream:
+    """core.types.Downstream over a `ClientConnection`.
+
+    `keep_alive` may be cleared until `start`. `head_only`: the request was HEAD. `whole`: the
+    answer has come to its end.
+    """
+
+    __slots__ = (
+        "_chunked", "_connection", "_head", "_left", "_old_client", "body_bytes", "head_only",
+        "keep_alive", "started", "status", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: ClientConnection, *, keep_alive: bool, head_only: bool, old_client: bool
+    ) -> None:
+        self._connection = connection
+        self._old_client = old_client  # HTTP/1.0: no chunks
+        self._head = b""
+        self._chunked = False
+        self._left: int | None = None
+        self.keep_alive = keep_alive
+        self.head_only = head_only
+        self.started = False
+        self.whole = False
+        self.status = 0
+        self.body_bytes = 0
+
+    @property
+    def gone(self) -> bool:
+        transport = self._connection.transport
+        return transport is None or transport.is_closing()
+
+    def connect(self, flow: Flow | None) -> None:
+        self._connection.flow = flow
+        if flow is not None and self._connection.writing_paused:
+            flow.pause()
+
+    def start(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        self.started = True
+        self.status = status
+        self._left = length
+        if status in NO_BODY_STATUSES:
+            framing, self.head_only = b"", True
+        elif length is not None:
+            framing = b"Content-Length: %d\r\n" % length
+        elif self._old_client:
+            framing, self.keep_alive = b"", False
+        else:
+            framing, self._chunked = b"Transfer-Encoding: chunked\r\n", True
+        if not self.keep_alive:
+            framing += b"Connection: close\r\n"
+        elif self._old_client:
+            framing += b"Connection: keep-alive\r\n"
+        # Kept for the first bytes of the body, so that both leave in one packet.
+        self._head = answer_head(status, headers, framing)
+
+    def write(self, data: bytes) -> None:
+        if self.head_only or not data:
+            return
+        self.body_bytes += len(data)
+        self._send(chunk(data) if self._chunked else data)
+
+    def end(self) -> None:
+        self.whole = True
+        self._send(LAST_CHUNK if self._chunked and not self.head_only else b"")
+
+    def cut(self) -> None:
+        self.keep_alive = False
+        transport = self._connection.transport
+        if transport is None:
+            return
+        if self._left is None and not self._chunked:
+            transport.abort()  # only a reset tells a client that this was not the end
+        else:
+            self._send(b"")
+            transport.close()
+
+    def _send(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        transport = self._connection.transport
+        if data and transport is not None:
+            transport.write(data)

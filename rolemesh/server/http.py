@@ -1,0 +1,242 @@
+"""Serves HTTP: every request passes here once, in and out.
+
+Gives a request its id, finds its handler, writes its answer or its error in the contract's shape,
+and its line in the access log. Handlers raise RoleMeshErrors; this is the one place where they
+become HTTP. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import secrets
+from collections.abc import Callable
+from email.utils import formatdate
+
+from aiohttp import web
+
+from rolemesh.errors import (
+    MethodNotAllowed,
+    RequestError,
+    RoleMeshError,
+    ShuttingDown,
+)
+from rolemesh.server.connection import Answered, ClientConnection, ClientConnections
+from rolemesh.server.downstream import ConnectionDownstream
+from rolemesh.server.inbound import Answer, Inbound
+from rolemesh.server.logs import access_line
+from rolemesh.server.router import Router
+from rolemesh.wire import openai
+from rolemesh.wire.headers import request_id_ok
+
+log = logging.getLogger("rolemesh.http")
+
+SWEEP_S = 1.0
+FLUSH_S = 1.0
+_ERROR_HEADER = (b"X-RoleMesh-Error", b"gateway")
+
+
+class HttpServer:
+    """`request_id_header` may be changed at any time. `draining`: no new work is taken. `ended` is
+    told of every request, when its `line` says all."""
+
+    def __init__(
+        self, router: Router, request_id_header: str, ended: Callable[[Inbound], None]
+    ) -> None:
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._router = router
+        self.connections = ClientConnections(self._serve, self._refuse, self._loop)
+        self.draining = False
+        self._requests: dict[Inbound, asyncio.Task[object]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        prefix = secrets.token_hex(6)
+        self._ids = (f"{prefix}-{number:x}" for number in itertools.count(1))
+        self._date_at, self._date = -1, b""
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self.request_id_header = request_id_header
+
+    # Life
+
+    @property
+    def protocol_factory(self) -> Callable[[], ClientConnection]:
+        return self.connections
+
+    async def drain(self) -> None:
+        """Until no request is in flight. Idle connections are closed, busy ones after it."""
+        self.draining = True
+        self.connections.close_idle()
+        await self._idle.wait()
+
+    async def end_requests(self, error: RoleMeshError) -> None:
+        """Those that are left end now, with this error."""
+        tasks = list(self._requests.values())
+        for inbound, task in list(self._requests.items()):
+            inbound.interrupted = error
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+    async def close(self) -> None:
+        """Close every connection. What has been written may still reach its client, briefly."""
+        self._sweeper.cancel()
+        await self.connections.close(FLUSH_S)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._requests)
+
+    # A request
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._run(request, None)
+
+    async def _refuse(self, request: web.BaseRequest, error: RequestError) -> web.StreamResponse:
+        return await self._run(request, error)
+
+    async def _run(
+        self, request: web.BaseRequest, refusal: RequestError | None
+    ) -> web.StreamResponse:
+        inbound, connection = self._inbound(request, refusal)
+        connection.begin()
+        task = asyncio.current_task(self._loop)
+        if task is not None:
+            self._requests[inbound] = task
+            self._idle.clear()
+        try:
+            await self._answer(inbound, refusal)
+        except asyncio.CancelledError:
+            if inbound.interrupted is None or inbound.downstream.gone:
+                inbound.line.outcome = "client_abort"
+                raise
+            self._write_error(inbound, inbound.interrupted)
+        finally:
+            connection.finish()
+            self._requests.pop(inbound, None)
+            if not self._requests:
+                self._idle.set()
+            self._settle(inbound)
+        return Answered(inbound.downstream.keep_alive)
+
+    def _inbound(
+        self, request: web.BaseRequest, refusal: RequestError | None
+    ) -> tuple[Inbound, ClientConnection]:
+        connection = request.protocol
+        if not isinstance(connection, ClientConnection):  # closed between two turns of the loop
+            raise ConnectionResetError("the client has left")
+        downstream = ConnectionDownstream(
+            connection,
+            keep_alive=request.keep_alive and refusal is None and not self.draining,
+            head_only=request.method == "HEAD",
+            old_client=request.version < (1, 1) and refusal is None,
+        )
+        given = request.headers.get(self.request_id_header)
+        own = given is not None and request_id_ok(given)
+        request_id = given if own and given is not None else next(self._ids)
+        inbound = Inbound(request, connection, downstream, request_id, self._loop.time())
+        return inbound, connection
+
+    async def _answer(self, inbound: Inbound, refusal: RequestError | None) -> None:
+        try:
+            if refusal is not None:
+                raise refusal
+            _check_head(inbound)
+            handler, inbound.params = self._router.resolve(inbound.method, inbound.path)
+            if self.draining and inbound.method == "POST":
+                raise ShuttingDown("The server is shutting down: try again later.", retry_after_s=5)
+            answer = await handler(inbound)
+            if answer is not None:
+                self._write(inbound, answer)
+        except RoleMeshError as error:
+            self._write_error(inbound, error)
+        except ConnectionError:
+            raise
+        except Exception:  # the border of a request: whatever it was, the client gets an answer
+            log.exception("request %s failed", inbound.request_id)
+            self._write_error(inbound, RoleMeshError("The server failed; its log has more."))
+
+    # Answers and errors
+
+    def head(self, inbound: Inbound) -> list[tuple[bytes, bytes]]:
+        """The header fields that every answer has."""
+        return [(self.request_id_header.encode(), inbound.request_id.encode())]
+
+    def _write(self, inbound: Inbound, answer: Answer) -> None:
+        downstream = inbound.downstream
+        if inbound.has_unread_body:
+            downstream.keep_alive = False
+        headers = [
+            (b"Date", self._now()),
+            (b"Content-Type", answer.content_type),
+            *self.head(inbound),
+            *answer.headers,
+        ]
+        downstream.start(answer.status, headers, len(answer.body))
+        downstream.write(answer.body)
+        downstream.end()
+
+    def _write_error(self, inbound: Inbound, error: RoleMeshError) -> None:
+        line, downstream = inbound.line, inbound.downstream
+        line.code = error.code
+        if downstream.started:
+            line.outcome = "truncated"
+            self._break_off(inbound, error)
+            return
+        line.outcome = _outcome(error)
+        headers = [_ERROR_HEADER]
+        if error.retry_after_s is not None:
+            headers.append((b"Retry-After", b"%d" % math.ceil(error.retry_after_s)))
+        if isinstance(error, MethodNotAllowed) and error.allow:
+            headers.append((b"Allow", ", ".join(error.allow).encode()))
+        if error.status == 401:
+            headers.append((b"WWW-Authenticate", b"Bearer"))
+        body = openai.error_body(error, anthropic=inbound.path.startswith("/v1/messages"))
+        self._write(inbound, Answer(error.status, body, headers=tuple(headers)))
+
+    def _break_off(self, inbound: Inbound, error: RoleMeshError) -> None:
+        """An answer that had begun: an event stream ends with an error event and without [DONE],
+        anything else is cut."""
+        downstream, splitter = inbound.downstream, inbound.splitter
+        if splitter is None or downstream.whole:
+            downstream.cut()
+            return
+        downstream.write(splitter.cut_with(openai.error_event(error, inbound.path)))
+        downstream.end()
+
+    def _settle(self, inbound: Inbound) -> None:
+        line, downstream = inbound.line, inbound.downstream
+        line.status = downstream.status or 499  # the client left before there was an answer
+        line.bytes_out = downstream.body_bytes
+        line.duration_s = self._loop.time() - inbound.began_at
+        if line.peer is None:
+            line.peer = inbound.peer
+        self._ended(inbound)
+        access_line(line)
+
+    def _now(self) -> bytes:
+        second = int(self._loop.time())
+        if second != self._date_at:
+            self._date_at, self._date = second, formatdate(usegmt=True).encode()
+        return self._date
+
+    def _sweep(self) -> None:
+        self.connections.sweep(self._loop.time())
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+
+def _check_head(inbound: Inbound) -> None:
+    """What aiohttp lets pass: RFC 9112 sections 2.3 and 3.2."""
+    if inbound.version not in ((1, 1), (1, 0)):
+        raise RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    hosts = inbound.headers("Host")
+    if len(hosts) > 1 or (not hosts and inbound.version == (1, 1)):
+        raise RequestError("The request must have exactly one Host header.")
+
+
+def _outcome(error: RoleMeshError) -> str:
+    if isinstance(error, RequestError) or error.status in (508,):
+        return "rejected"
+    return "upstream_error" if error.status in (502, 503, 504) else "rejected"
