@@ -1,0 +1,5 @@
+"""`python -m rolemesh`."""
+
+from rolemesh.cli import main
+
+main()
