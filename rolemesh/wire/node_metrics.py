@@ -1,0 +1,65 @@
+"""The `metrics` of a heartbeat: a node's devices and host, as a gateway shows them on.
+
+What is unknown is left out, for names end up as metrics and labels; null means not told (a card
+without a power sensor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rolemesh.wire.fields import entries, mapping, number, printable, required, wrong
+
+MAX_DEVICES = 64
+MAX_NAME_LENGTH = 128
+
+DEVICE_FIGURES = (
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "utilization_ratio",
+    "temperature_celsius",
+    "power_watts",
+)
+HOST_FIGURES = ("load1", "memory_used_bytes", "memory_total_bytes")
+_MAY_BE_NEGATIVE = frozenset({"temperature_celsius"})
+
+
+def read_metrics(value: object) -> Mapping[str, Any] | None:
+    """`{"devices": [...], "host": {...}}`, both always there. Raises InvalidValue."""
+    if value is None:
+        return None
+    fields = mapping(value, "metrics")
+    devices: dict[str, dict[str, Any]] = {}
+    listed = fields.get("devices")
+    for place, entry in entries([] if listed is None else listed, "metrics.devices", MAX_DEVICES):
+        device = _device(mapping(entry, place), place)
+        if device["id"] in devices:
+            raise wrong(f"{place}.id", "names the same device as an entry before it")
+        devices[device["id"]] = device
+    host = fields.get("host")
+    return {
+        "devices": list(devices.values()),
+        "host": _figures(
+            mapping({} if host is None else host, "metrics.host"), HOST_FIGURES, "metrics.host"
+        ),
+    }
+
+
+def _device(fields: Mapping[str, Any], place: str) -> dict[str, Any]:
+    ident = required(fields, "id", place)
+    if type(ident) is int:  # a card's index
+        ident = str(ident)
+    device: dict[str, Any] = {"id": printable(ident, f"{place}.id", MAX_NAME_LENGTH)}
+    name = fields.get("name")
+    if name is not None:
+        device["name"] = printable(name, f"{place}.name", MAX_NAME_LENGTH)
+    return device | _figures(fields, DEVICE_FIGURES, place)
+
+
+def _figures(fields: Mapping[str, Any], names: tuple[str, ...], place: str) -> dict[str, float]:
+    told = {
+        name: number(fields.get(name), f"{place}.{name}", negative=name in _MAY_BE_NEGATIVE)
+        for name in names
+    }
+    return {name: value for name, value in told.items() if value is not None}
