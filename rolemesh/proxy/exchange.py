@@ -238,6 +238,8 @@ class Exchange:
             self._odd = "more bytes came behind its end"
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_head:
+            return  # a trailer field
         self.headers.append((name, value))
         if len(self.headers) > MAX_HEADERS:
             self._odd = "its head has too many fields"

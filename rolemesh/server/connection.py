@@ -47,8 +47,7 @@ class Answered(web.StreamResponse):
         return None
 
 
-class BadRequestHead(Exception):
-    """Handed to the server's handler in place of a request that could not be parsed."""
+ANSWERED, ANSWERED_LAST = Answered(keep_alive=True), Answered(keep_alive=False)
 
 
 class ClientConnection(RequestHandler):

@@ -23,7 +23,12 @@ from rolemesh.errors import (
     RoleMeshError,
     ShuttingDown,
 )
-from rolemesh.server.connection import Answered, ClientConnection, ClientConnections
+from rolemesh.server.connection import (
+    ANSWERED,
+    ANSWERED_LAST,
+    ClientConnection,
+    ClientConnections,
+)
 from rolemesh.server.downstream import ConnectionDownstream
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.logs import access_line
@@ -119,7 +124,8 @@ class HttpServer:
             if not self._requests:
                 self._idle.set()
             self._settle(inbound)
-        return Answered(inbound.downstream.keep_alive)
+        keep_alive = inbound.downstream.keep_alive and not self.draining
+        return ANSWERED if keep_alive else ANSWERED_LAST
 
     def _inbound(
         self, request: web.BaseRequest, refusal: RequestError | None
@@ -193,7 +199,7 @@ class HttpServer:
             headers.append((b"Allow", ", ".join(error.allow).encode()))
         if error.status == 401:
             headers.append((b"WWW-Authenticate", b"Bearer"))
-        body = openai.error_body(error, anthropic=inbound.path.startswith("/v1/messages"))
+        body = openai.error_body(error, anthropic=openai.is_anthropic(inbound.path))
         self._write(inbound, Answer(error.status, body, headers=tuple(headers)))
 
     def _break_off(self, inbound: Inbound, error: RoleMeshError) -> None:
@@ -228,9 +234,12 @@ class HttpServer:
 
 
 def _check_head(inbound: Inbound) -> None:
-    """What aiohttp lets pass: RFC 9112 sections 2.3 and 3.2."""
+    """What aiohttp lets pass: RFC 9112 sections 2.3, 3.2 and 6.1."""
     if inbound.version not in ((1, 1), (1, 0)):
         raise RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    codings = inbound.headers("Transfer-Encoding")
+    if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
+        raise RequestError("The only transfer coding that is spoken here is chunked.")
     hosts = inbound.headers("Host")
     if len(hosts) > 1 or (not hosts and inbound.version == (1, 1)):
         raise RequestError("The request must have exactly one Host header.")

@@ -133,7 +133,6 @@ class Inbound:
             return content.read_nowait()
         self._ask_for_body()
         self._connection.body = content
-        self._connection.resume_reading()
         try:
             return await _read(content, max_bytes)
         except (RequestPayloadError, HttpProcessingError):
