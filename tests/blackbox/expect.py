@@ -13,6 +13,8 @@ from tests.rawhttp import Reply
 from tests.script import DONE
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Codes whose `param` is always the same.
+PARAM_OF = {"model_not_found": "model", "model_not_allowed": "model"}
 FIELDS = {"message", "type", "param", "code"}
 
 
@@ -31,7 +33,7 @@ def error(
     assert reply.get("X-RoleMesh-Error") == "gateway"
     assert REQUEST_ID.fullmatch(reply.get("X-Request-ID") or "")
     body = reply.json()
-    if path == "/v1/messages":
+    if path.startswith("/v1/messages"):
         assert body.pop("type") == "error"
     assert set(body) == {"error"}, body
     inner: dict[str, Any] = body["error"]
@@ -39,7 +41,7 @@ def error(
     assert isinstance(inner["message"], str)
     assert inner["message"]
     assert isinstance(inner["type"], str)
-    assert inner["param"] == param
+    assert inner["param"] == (param or PARAM_OF.get(code))
     no_secrets(reply, echo)
     return inner
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.blackbox import expect
@@ -28,7 +30,6 @@ BAD_REQUESTS = {
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "garbage": b"MARKER \x00\x01\x02 garbage\r\n\r\n",
     "a TLS greeting": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03MARKER\r\n\r\n",
-    "two spaces": b"GET  /health HTTP/1.1\r\nHost: a\r\n\r\n",
     "a control character in the target": b"GET /hea\x01lth HTTP/1.1\r\nHost: a\r\n\r\n",
     "a space in the target": b"GET /hea lth HTTP/1.1\r\nHost: a\r\n\r\n",
     "an odd method": b"G@T /health HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -94,10 +95,8 @@ BIG = {
 def test_headers_without_measure_are_refused(gateway: GatewayProcess, headers: bytes) -> None:
     with gateway.connect(timeout_s=4) as wire:
         wire.send(b"GET /health HTTP/1.1\r\nHost: a\r\n")
-        try:
+        with contextlib.suppress(ConnectionError):  # the answer is there already
             wire.send(headers + b"\r\n")
-        except ConnectionError:
-            pass  # the answer is there already
         expect.error(wire.reply(), 431, "headers_too_large")
 
 
@@ -200,10 +199,8 @@ def test_endless_pipelining_is_bounded(gateway: GatewayProcess, solo: Solo) -> N
         wire.send(request_bytes("POST", "/v1/responses", body=chat_body(solo.alias, stream=True)))
         solo.backend.next()
         piece = request_bytes("GET", "/health") * 1000
-        try:
+        with contextlib.suppress(ConnectionError, TimeoutError):
             wire.send(*[piece] * 800)  # 30 MB
-        except (ConnectionError, TimeoutError):
-            pass
         assert gateway.resident_bytes() - before < 8_000_000
     gate.open()
 
