@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from attrs import frozen
@@ -56,7 +57,7 @@ def config(dead: Dead) -> Config:
         "no-tls": dead.spare.url.replace("http:", "https:"),
     }
     working = {"base_url": dead.spare.url, "model_id": "spare-model"}
-    models = {
+    models: dict[str, Any] = {
         name: {
             "type": "proxy",
             "backends": [{"name": "first", "base_url": url}, {"name": "second", **working}],
@@ -136,8 +137,8 @@ def test_an_answer_that_says_not_here_or_not_now_leaves_it_to_the_next(
     pair.first.script(Answer.error(status))
     reply = gateway.chat(pair.alias)
     assert (reply.status, reply.json()) == (200, completion())
-    assert pair.first.next()
-    assert pair.second.next()
+    pair.first.next()
+    pair.second.next()
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 408, 409, 413, 422, 500, 501, 504, 529])
@@ -184,7 +185,7 @@ def test_a_fresh_connection_that_is_lost_is_not_tried_again_there(
 ) -> None:
     solo.backend.script(Die())
     expect.error(gateway.chat(solo.alias), 502, "upstream_error")
-    assert solo.backend.next()
+    solo.backend.next()
     assert solo.backend.none_came()
 
 
@@ -260,10 +261,10 @@ def test_that_is_done_once_only(gateway: GatewayProcess, pair: Pair) -> None:
     warm(gateway, pair.alias, pair.first)
     pair.first.otherwise(Die())
     assert gateway.chat(pair.alias).status == 200
-    assert pair.first.next()
-    assert pair.first.next()
+    pair.first.next()
+    pair.first.next()
     assert pair.first.none_came(0.02)
-    assert pair.second.next()
+    pair.second.next()
 
 
 def test_a_reused_connection_lost_in_mid_answer_is_not(gateway: GatewayProcess, pair: Pair) -> None:
@@ -271,9 +272,9 @@ def test_a_reused_connection_lost_in_mid_answer_is_not(gateway: GatewayProcess, 
     warm(gateway, pair.alias, pair.first)
     pair.first.otherwise(Send(b"HTTP/1.1 200 OK\r\n"), Die())
     assert gateway.chat(pair.alias).status == 200
-    assert pair.first.next()
+    pair.first.next()
     assert pair.first.none_came(0.02)
-    assert pair.second.next()
+    pair.second.next()
 
 
 def test_a_backend_that_closed_while_idle_is_connected_to_anew(
