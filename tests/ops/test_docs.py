@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -22,8 +23,10 @@ from rolemesh.config.schema_gateway import GatewayFile
 from rolemesh.config.shape import Choice, Items, Named, Section, Shape, section_of
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
+from rolemesh.gateway.routes import add_routes
 from rolemesh.server.logformat import AccessLine
 from rolemesh.server.metrics import SCRAPED, Metrics
+from rolemesh.server.router import Router
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -205,6 +208,22 @@ def test_every_phase_in_which_a_client_may_leave_is_documented() -> None:
     phases = set(re.findall(r"\.phase = \"(\w+)\"", source))
     assert phases
     assert {phase for phase in phases if f"`{phase}`" not in doc("metrics.md")} == set()
+
+
+def routes() -> list[tuple[str, str]]:
+    router = Router()
+    add_routes(router, *(Mock() for _ in range(4)))
+    return [(method, path.replace(":path}", "}")) for method, path in router.routes]
+
+
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_every_route_is_documented(method: str, path: str) -> None:
+    assert f"| {method} `{path}` |" in doc("http-api.md")
+
+
+def test_no_route_is_documented_that_does_not_exist() -> None:
+    documented = re.findall(r"^\| ([A-Z]+) `(/[^`]*)` \|", doc("http-api.md"), re.MULTILINE)
+    assert set(documented) <= set(routes())
 
 
 def classes(base: type[errors.RoleMeshError]) -> Iterator[type[errors.RoleMeshError]]:

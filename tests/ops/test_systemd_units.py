@@ -45,8 +45,8 @@ def test_the_unit_is_hardly_exposed(name: str, unit: Path, tool) -> None:
     assert float(found[1]) <= MOST_EXPOSED
 
 
-@pytest.mark.parametrize("name", GATEWAY_UNITS)
-def test_a_gateway_is_watched_and_reloaded(name: str, unit: Path) -> None:
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_is_told_of_readiness_watches_and_can_reload(name: str, unit: Path) -> None:
     lines = settings(unit / name)
     assert "Type=notify" in lines
     assert "ExecReload=kill -HUP $MAINPID" in lines
