@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,20 @@ from rolemesh.register.client import Client, Gateway
 from rolemesh.register.daemon import KeepRegistered
 from rolemesh.server import life, logs
 from rolemesh.wire.registration import parse_register, register_body
+
+
+class _Seconds(click.FloatRange):
+    """A number of seconds; click's own range lets `nan` through."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 @click.command()
@@ -76,7 +91,7 @@ from rolemesh.wire.registration import parse_register, register_body
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 86400),
+    type=_Seconds(0.1, 86400),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -63,12 +63,15 @@ class _Told:
 async def _ask(gateway: Gateway) -> _Told:
     """A key may open only one of the two doors. Raises when it opens neither."""
     async with Client(gateway) as client:
-        answers = await asyncio.gather(_get(client, "/v1/models"), _get(client, "/v1/nodes"))
-    errors = [answer for answer in answers if isinstance(answer, RoleMeshError)]
-    if len(errors) == len(answers):
+        models, nodes = await asyncio.gather(_get(client, "/v1/models"), _get(client, "/v1/nodes"))
+    errors = [answer for answer in (models, nodes) if isinstance(answer, RoleMeshError)]
+    if len(errors) == 2:
         raise errors[0]
-    models, nodes = (None if isinstance(a, RoleMeshError) else a for a in answers)
-    return _Told(models, nodes, errors)
+    return _Told(
+        None if isinstance(models, RoleMeshError) else models,
+        None if isinstance(nodes, RoleMeshError) else nodes,
+        errors,
+    )
 
 
 async def _get(client: Client, path: str) -> dict[str, Any] | RoleMeshError:

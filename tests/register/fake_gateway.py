@@ -17,19 +17,17 @@ class FakeGateway:
         self.calls: list[tuple[str, str, Any, Any]] = []
         self.answer: Callable[[str, str], web.Response | None] = lambda method, path: None
         self.interval_s: object = 0.05
+        self.url = ""
         self.server = TestServer(self._app())
         self._came = asyncio.Condition()
 
     async def __aenter__(self) -> FakeGateway:
         await self.server.start_server()
+        self.url = str(self.server.make_url("")).rstrip("/")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.server.close()
-
-    @property
-    def url(self) -> str:
-        return str(self.server.make_url("")).rstrip("/")
 
     def steps(self) -> list[str]:
         """The calls as words: register, heartbeat, goodbye."""

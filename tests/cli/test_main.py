@@ -1,0 +1,86 @@
+"""The command as a whole: help, version, and failure in words with the right exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from rolemesh import __version__
+from rolemesh.cli import failure
+from rolemesh.errors import ConfigError, RunError
+
+
+def raising(error: BaseException) -> click.Command:
+    def fail() -> None:
+        raise error
+
+    return click.Command("fail", callback=fail)
+
+
+def test_the_version_is_told(run):
+    assert run("--version").out == f"rolemesh {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["gateway", "register", "status", "init", "demo"])
+def test_every_command_explains_itself(run, command: str):
+    assert f"  {command} " in run("--help").out
+    assert run(command, "--help").out.startswith(f"Usage: rolemesh {command}")
+
+
+def test_every_option_explains_itself():
+    from rolemesh.cli import rolemesh
+
+    for command in rolemesh.commands.values():
+        for option in command.params:
+            assert isinstance(option, click.Option)
+            assert option.help, f"{command.name} {option.name}"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ConfigError("a: b"), 2, "rolemesh: a: b\n"),
+        (RunError("the port is in use"), 1, "rolemesh: the port is in use\n"),
+        (click.UsageError("no such thing"), 2, "no such thing\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "rolemesh: /x: Permission denied\n"),
+    ],
+)
+def test_failure_becomes_words_and_an_exit_code(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
+):
+    assert failure.run(raising(error), [], "rolemesh") == code
+    assert capsys.readouterr().err.endswith(words)
+
+
+def test_a_bug_of_ours_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        failure.run(raising(ZeroDivisionError()), [], "rolemesh")
+
+
+@pytest.mark.parametrize("args", [["no-such-command"], ["gateway", "--no-such-option"]])
+def test_wrong_usage_exits_2(run, args: list[str]):
+    done = run(*args)
+    assert done.code == 2
+    assert "No such" in done.err
+
+
+def test_the_module_runs_like_the_executable():
+    done = subprocess.run([sys.executable, "-m", "rolemesh", "--version"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback():
+    line = f"{sys.executable} -m rolemesh register --help | true"
+    done = subprocess.run(["sh", "-c", line], capture_output=True)
+    assert b"Traceback" not in done.stderr
+
+
+def test_full_output_is_a_clear_error():
+    line = f"{sys.executable} -m rolemesh --help >/dev/full"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
