@@ -32,6 +32,7 @@ class Vocabulary(enum.Enum):
 class Reason(Vocabulary):
     """Why a model, a node or a backend is out."""
 
+    NO_MODEL = "no_model", "No model is configured at all."
     NO_NODE = "no_node", "No node has registered for the role."
     NO_FRESH_NODE = "no_fresh_node", "Every node of the role is stale."
     NODE_STALE = "node_stale", "The node has not been heard of for longer than stale_after_s."

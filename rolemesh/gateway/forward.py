@@ -48,7 +48,6 @@ from rolemesh.wire.sse import EventSplitter
 Headers = Sequence[tuple[bytes, bytes]]
 
 EVENT_STREAM = b"text/event-stream"
-_CACHE = frozenset({b"cache-control"})
 _STREAM_HEADERS = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
 _OUR_HEADERS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
 _LOST = frozenset({Failure.CONNECT, Failure.LOST_BEFORE_HEAD, Failure.LOST_BEFORE_BODY})
@@ -179,7 +178,8 @@ class Forward:
     def _request(self, call: Call, backend: Backend, model: str) -> list[bytes]:
         inbound = call.inbound
         id_header = call.live.config.gateway.request_id_header
-        dropped = _dropped(id_header, None if backend.auth is None else backend.auth[0])
+        own = () if backend.auth is None else (backend.auth[0],)
+        dropped = _dropped("Content-Type", "Accept-Encoding", id_header, *own)
         headers = forwardable(inbound.raw_headers, dropped)
         headers += _OUR_HEADERS
         headers += ((id_header.encode(), inbound.request_id.encode()), self.via)
@@ -200,9 +200,10 @@ class Forward:
         ours = [(id_header.encode(), inbound.request_id.encode()), *named]
         if exchange.content_type == EVENT_STREAM:
             inbound.splitter = EventSplitter()
-            headers = [*answerable(exchange.headers, _CACHE), *ours, *_STREAM_HEADERS]
+            dropped = _dropped(id_header, "Cache-Control")
+            headers = [*answerable(exchange.headers, dropped), *ours, *_STREAM_HEADERS]
         else:
-            headers = answerable(exchange.headers) + ours
+            headers = answerable(exchange.headers, _dropped(id_header)) + ours
         if inbound.has_unread_body:
             inbound.downstream.keep_alive = False
         needs_done = exchange.status == 200 and openai.needs_done(inbound.path)
@@ -246,10 +247,8 @@ def _answer_headers(alias: str, backend: Backend, model: str) -> Headers:
 
 
 @lru_cache(maxsize=256)
-def _dropped(*names: str | None) -> frozenset[bytes]:
-    ours = {name for name, _ in _OUR_HEADERS}
-    given = {name.encode() for name in names if name is not None}
-    return frozenset(name.lower() for name in ours | given)
+def _dropped(*names: str) -> frozenset[bytes]:
+    return frozenset(name.lower().encode() for name in names)
 
 
 def _credential(name: str, value: str) -> tuple[bytes, bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from rolemesh.core.access import may_use
-from rolemesh.core.health import Health
+from rolemesh.core.health import Health, Reason
 from rolemesh.core.registry import Registry
 from rolemesh.core.routing import Exclusion, Plan, availability, summary
 from rolemesh.core.types import Alias, Caller
@@ -69,7 +69,7 @@ class Models:
 
     async def every(self, inbound: Inbound) -> Answer:
         live = self._live()
-        caller = doors.client(live, inbound)
+        caller = doors.client_or_admin(live, inbound)
         self._refuse_loop(inbound)
         aliases = [alias for alias in live.table.aliases if may_use(caller, alias.name)]
         plans = await self._truth.look(aliases)
@@ -85,7 +85,7 @@ class Models:
 
     async def one(self, inbound: Inbound) -> Answer:
         live = self._live()
-        caller = doors.client(live, inbound)
+        caller = doors.client_or_admin(live, inbound)
         self._refuse_loop(inbound)
         alias = live.table.find_for(caller, inbound.params["id"])
         plan = (await self._truth.look([alias]))[alias.name]
@@ -106,7 +106,7 @@ class Models:
             return Answer.json(body)
         outs = [summary(alias, plans[alias.name].reasons) for alias in aliases]
         body["status"] = "unavailable"
-        body["reason"] = outs[0].reason.value if outs else "no_model"
+        body["reason"] = outs[0].reason.value if outs else Reason.NO_MODEL.value
         return Answer.json(body, status=503)
 
     def _entry(self, alias: Alias, plan: Plan) -> dict[str, Any]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 256
-MAX_INTERIM = 8  # 1xx heads before the answer (RFC 9110 section 15.2)
+MAX_INTERIM = 32  # 1xx heads before the answer (RFC 9110 section 15.2)
 MAX_HELD_BYTES = 65_536
 _TAIL_PIECES = 4  # where a stream tells its usage: the last event but one or two
 
@@ -62,6 +62,7 @@ class Exchange:
     """`status`, `headers` and `length` are known once `opened` is done."""
 
     __slots__ = (
+        "_began_at",
         "_broken",
         "_complete",
         "_connection",
@@ -72,6 +73,7 @@ class Exchange:
         "_head_bytes",
         "_heard_at",
         "_interim",
+        "_keep_alive",
         "_loop",
         "_needs_done",
         "_odd",
@@ -101,12 +103,12 @@ class Exchange:
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
-        self._has_head = self._complete = self._skipping = self._paused = False
+        self._has_head = self._complete = self._keep_alive = self._skipping = self._paused = False
         self._odd: str | None = None
         self._broken: Broken | None = None
         self._framing = _Framing.LENGTH
         self._head_bytes = self._interim = 0
-        self._heard_at = loop.time()
+        self._began_at = self._heard_at = loop.time()
         self._downstream: Downstream | None = None
         self._splitter: EventSplitter | None = None
         self._needs_done = False
@@ -219,15 +221,15 @@ class Exchange:
         self._break(failure, Reason.CONNECTION_LOST, detail)
 
     def check(self, now: float) -> None:
-        """Called by the sweep: has the backend been silent for too long?"""
+        """Called by the sweep: has the backend been silent for too long? A head byte by byte, or
+        interim answers, are no answer yet."""
         if self._paused or self._complete:
             return
-        silent_s = now - self._heard_at
-        if self.received == 0:
-            if silent_s > self._timeouts.first_byte_s:
+        if not self._has_head:
+            if now - self._began_at > self._timeouts.first_byte_s:
                 detail = f"no first byte within {self._timeouts.first_byte_s:g} s"
                 self._break(Failure.FIRST_BYTE_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, detail)
-        elif silent_s > self._timeouts.idle_s:
+        elif now - self._heard_at > self._timeouts.idle_s:
             detail = f"silent for {self._timeouts.idle_s:g} s"
             self._break(Failure.IDLE_TIMEOUT, Reason.IDLE_TIMEOUT, detail)
 
@@ -269,6 +271,7 @@ class Exchange:
             self._skipping = False
         else:
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # only known in here
 
     # Inside
 
@@ -351,7 +354,7 @@ class Exchange:
         if self._relayed is None or self._relayed.done():
             return
         if self._needs_done and splitter is not None and not splitter.done:
-            detail = "the stream ended without [DONE]"
+            detail = "the stream ended before its end mark"
             self._relayed.set_exception(Broken(Failure.CUT, Reason.CONNECTION_LOST, detail))
             return
         downstream.end()
@@ -362,11 +365,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        reusable = (
-            self._odd is None
-            and self._framing is not _Framing.CLOSE
-            and self._parser.should_keep_alive()
-        )
+        reusable = self._odd is None and self._framing is not _Framing.CLOSE and self._keep_alive
         connection.finished(reusable)
 
     def _break(self, failure: Failure, reason: Reason, detail: str) -> None:

@@ -149,7 +149,7 @@ class HttpServer:
         try:
             if refusal is not None:
                 raise refusal
-            _check_head(inbound)
+            self._check_head(inbound)
             handler, inbound.params = self._router.resolve(inbound.method, inbound.path)
             if self.draining and inbound.method == "POST":
                 raise ShuttingDown("The server is shutting down: try again later.", retry_after_s=5)
@@ -163,6 +163,13 @@ class HttpServer:
         except Exception:  # the border of a request: whatever it was, the client gets an answer
             log.exception("request %s failed", inbound.request_id)
             self._write_error(inbound, RoleMeshError("The server failed; its log has more."))
+
+    def _check_head(self, inbound: Inbound) -> None:
+        """What aiohttp lets pass: RFC 9112 sections 2.3, 3.2 and 6.1. Raises RequestError."""
+        flaw = _flaw(inbound)
+        if flaw is not None:
+            inbound.downstream.keep_alive = False  # who knows where the next request begins
+            raise RequestError(flaw)
 
     # Answers and errors
 
@@ -233,16 +240,16 @@ class HttpServer:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
 
-def _check_head(inbound: Inbound) -> None:
-    """What aiohttp lets pass: RFC 9112 sections 2.3, 3.2 and 6.1."""
+def _flaw(inbound: Inbound) -> str | None:
     if inbound.version not in ((1, 1), (1, 0)):
-        raise RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        return "Only HTTP/1.1 and HTTP/1.0 are spoken here."
     codings = inbound.headers("Transfer-Encoding")
     if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
-        raise RequestError("The only transfer coding that is spoken here is chunked.")
+        return "The only transfer coding that is spoken here is chunked."
     hosts = inbound.headers("Host")
     if len(hosts) > 1 or (not hosts and inbound.version == (1, 1)):
-        raise RequestError("The request must have exactly one Host header.")
+        return "The request must have exactly one Host header."
+    return None
 
 
 def _outcome(error: RoleMeshError) -> str:

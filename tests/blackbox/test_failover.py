@@ -93,7 +93,7 @@ def test_a_connection_that_cannot_be_made_leaves_it_to_the_next(
         ("only-refused", "connection_refused"),
         ("only-unknown-name", "name_not_resolved"),
         ("only-no-time", "connect_timeout"),
-        ("only-no-tls", "tls_failed"),
+        ("only-no-tls", "connect_timeout"),
     ],
 )
 def test_with_no_other_the_reason_is_told(gateway: GatewayProcess, alias: str, reason: str) -> None:
