@@ -162,7 +162,7 @@ class Forward:
             request = self._request(call, backend, model)
             exchange = await self._pools.open(backend, request, call.alias.timeouts)
             self._health.attempt_worked(backend.label)
-            failed = _refused(exchange.status, backend, last)
+            failed = _refused(exchange.answer.status, backend, last)
             if failed is None:
                 await self._relay(call, exchange, candidate, model)
         except Broken as broken:
@@ -198,15 +198,15 @@ class Forward:
         named = _answer_headers(call.alias.name, candidate.backend, model)
         id_header = call.live.config.gateway.request_id_header
         ours = [(id_header.encode(), inbound.request_id.encode()), *named]
-        if exchange.content_type == EVENT_STREAM:
+        if exchange.answer.content_type == EVENT_STREAM:
             inbound.splitter = EventSplitter()
             dropped = _dropped(id_header, "Cache-Control")
-            headers = [*answerable(exchange.headers, dropped), *ours, *_STREAM_HEADERS]
+            headers = [*answerable(exchange.answer.headers, dropped), *ours, *_STREAM_HEADERS]
         else:
-            headers = answerable(exchange.headers, _dropped(id_header)) + ours
+            headers = answerable(exchange.answer.headers, _dropped(id_header)) + ours
         if inbound.has_unread_body:
             inbound.downstream.keep_alive = False
-        needs_done = exchange.status == 200 and openai.needs_done(inbound.path)
+        needs_done = exchange.answer.status == 200 and openai.needs_done(inbound.path)
         await exchange.relay(inbound.downstream, headers, inbound.splitter, needs_done)
 
     def _settle(self, call: Call, exchange: Exchange) -> None:
@@ -215,8 +215,7 @@ class Forward:
         if exchange.first_byte_at is not None and call.inbound.downstream.started:
             line.first_byte_s = exchange.first_byte_at - call.inbound.began_at
             usage = exchange.usage()
-            if usage is not None:
-                line.prompt_tokens, line.completion_tokens = usage.prompt, usage.completion
+            line.prompt_tokens, line.completion_tokens = usage.prompt, usage.completion
         self._pools.release(exchange)
 
 

@@ -74,6 +74,6 @@ class Prober:
         head = request_head("GET", f"{url.prefix}/v1/models", url.authority, headers, 0)
         exchange = await self._pools.open(backend, [head], _TIMEOUTS)
         try:
-            return exchange.status
+            return exchange.answer.status
         finally:
             self._pools.release(exchange)

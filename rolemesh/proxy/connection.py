@@ -7,9 +7,9 @@ bounds what a read can bring (64 KiB; uvloop would read 256,000 bytes) at no cos
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, cast
 
+from rolemesh.proxy.answer import Answer
 from rolemesh.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -22,21 +22,18 @@ IDLE_S = 4.0
 _MARGIN_S = 1.0
 
 _buffer = memoryview(bytearray(READ_BYTES))
-_TIMEOUT = re.compile(rb"timeout=(\d{1,6})", re.IGNORECASE)
 
 
 class Connection(asyncio.BufferedProtocol):
     """Carries one exchange at a time; idle in its pool otherwise."""
 
-    __slots__ = ("_idle_s", "_pool", "_transport", "exchange", "idle_until", "reused")
+    __slots__ = ("_pool", "_transport", "exchange", "idle_until")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
-        self._idle_s = IDLE_S
         self.exchange: Exchange | None = None
         self.idle_until = 0.0
-        self.reused = False
 
     @property
     def usable(self) -> bool:
@@ -54,23 +51,20 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.writelines(request)
 
-    def told_keep_alive(self, value: bytes) -> None:
-        """The backend's own `Keep-Alive: timeout=N`, less a margin."""
-        found = _TIMEOUT.search(value)
-        if found is not None:
-            self._idle_s = min(IDLE_S, max(0.0, int(found[1]) - _MARGIN_S))
-
-    def finished(self, reusable: bool) -> None:
+    def finished(self, answer: Answer) -> None:
         """Called by the exchange when its answer is whole."""
         self.exchange = None
         transport = self._transport
         if transport is None:
             return
         # A backend that answered before it had read the request will read the rest as another one.
-        if reusable and not transport.is_closing() and transport.get_write_buffer_size() == 0:
-            self.reused = True
+        written = not transport.is_closing() and transport.get_write_buffer_size() == 0
+        idle_s = IDLE_S
+        if answer.keep_alive_s is not None:
+            idle_s = min(IDLE_S, answer.keep_alive_s - _MARGIN_S)
+        if answer.reusable and written and idle_s > 0:
             transport.resume_reading()
-            self._pool.keep(self, self._idle_s)
+            self._pool.keep(self, idle_s)
         else:
             self.abort()
 
