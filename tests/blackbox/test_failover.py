@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import trustme
 from attrs import frozen
 
 from tests.blackbox import expect
@@ -37,12 +39,15 @@ class Dead:
     refused: RefusedPort
     silent: SilentPort
     spare: FakeBackend
+    distrusted: FakeBackend
 
 
 @pytest.fixture(scope="module")
 def dead() -> Iterator[Dead]:
-    with FakeBackend() as spare:
-        ports = Dead(RefusedPort(), SilentPort(), spare)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    with FakeBackend() as spare, FakeBackend(tls) as distrusted:
+        ports = Dead(RefusedPort(), SilentPort(), spare, distrusted)
         yield ports
         ports.refused.close()
         ports.silent.close()
@@ -54,7 +59,7 @@ def config(dead: Dead) -> Config:
         "refused": dead.refused.url,
         "unknown-name": "http://no-such-host.invalid:80",
         "no-time": dead.silent.url,
-        "no-tls": dead.spare.url.replace("http:", "https:"),
+        "wrong-tls": dead.distrusted.url,
     }
     working = {"base_url": dead.spare.url, "model_id": "spare-model"}
     models: dict[str, Any] = {
@@ -77,7 +82,7 @@ def config(dead: Dead) -> Config:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("alias", ["refused", "unknown-name", "no-time", "no-tls"])
+@pytest.mark.parametrize("alias", ["refused", "unknown-name", "no-time", "wrong-tls"])
 def test_a_connection_that_cannot_be_made_leaves_it_to_the_next(
     gateway: GatewayProcess, alias: str, stream: bool
 ) -> None:
@@ -93,7 +98,7 @@ def test_a_connection_that_cannot_be_made_leaves_it_to_the_next(
         ("only-refused", "connection_refused"),
         ("only-unknown-name", "name_not_resolved"),
         ("only-no-time", "connect_timeout"),
-        ("only-no-tls", "connect_timeout"),
+        ("only-wrong-tls", "tls_failed"),
     ],
 )
 def test_with_no_other_the_reason_is_told(gateway: GatewayProcess, alias: str, reason: str) -> None:
