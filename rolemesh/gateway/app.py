@@ -153,7 +153,9 @@ class Gateway:
     async def shutdown(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        await self._server.end_requests(ShuttingDown("The gateway is shutting down."))
+        await self._server.end_requests(
+            ShuttingDown("The gateway is shutting down.", retry_after_s=5)
+        )
         await self._server.close()
         self._pools.close()
         if self._store is not None:

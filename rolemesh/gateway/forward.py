@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import define, field
 
 from rolemesh.core.failover import (
     Attempt,
@@ -50,17 +50,29 @@ Headers = Sequence[tuple[bytes, bytes]]
 EVENT_STREAM = b"text/event-stream"
 _STREAM_HEADERS = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
 _OUR_HEADERS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
+_SPENT = parse(b"{}")
 _LOST = frozenset({Failure.CONNECT, Failure.LOST_BEFORE_HEAD, Failure.LOST_BEFORE_BODY})
 
 
-@frozen
+@define(eq=False)
 class Call:
-    """One request on its way: what it is, and the configuration it began with."""
+    """One request on its way: what it is, the configuration it began with, and how far it came.
+
+    `body` is let go once an answer is being relayed: a long stream need not hold a long prompt.
+    """
 
     inbound: Inbound
     live: Live
     alias: Alias
     body: Body
+    give_up_at: float
+    planned: Plan
+    tried: set[str] = field(factory=set)
+    attempts: list[Attempt] = field(factory=list)
+
+    @property
+    def untried(self) -> list[Candidate]:
+        return [each for each in self.planned.candidates if each.key not in self.tried]
 
 
 class Forward:
@@ -93,13 +105,15 @@ class Forward:
         self.refuse_loop(inbound)
         if (inbound.header("Content-Encoding") or "identity").lower() != "identity":
             raise UnsupportedMediaType("Send the request's body without compression.")
-        data = await inbound.body(live.max_body_bytes)
-        inbound.line.bytes_in = len(data)
-        body = parse(data)
+        body = parse(await inbound.body(live.max_body_bytes))
+        inbound.line.bytes_in = len(body.raw)
         alias = live.table.find_for(caller, body.model)
         inbound.line.alias = alias.name
         self._metrics.began(alias.name)
-        await self._forward(Call(inbound, live, alias, body))
+        self._turns[alias.name] += 1
+        call = Call(inbound, live, alias, body, self._now() + alias.queue_s, self._plan(alias))
+        del body
+        await self._forward(call)
 
     def refuse_loop(self, inbound: Inbound) -> None:
         """Raises LoopDetected when the request came through this gateway before."""
@@ -107,62 +121,60 @@ class Forward:
             raise LoopDetected("The request came back to this gateway: a backend leads to it.")
 
     async def _forward(self, call: Call) -> None:
-        alias, inbound = call.alias, call.inbound
-        attempts: list[Attempt] = []
-        tried: set[str] = set()
-        self._turns[alias.name] += 1
-        planned = self._plan(call)
-        give_up_at = self._now() + alias.queue_s
-        while True:
-            untried = [each for each in planned.candidates if each.key not in tried]
-            candidate = self._slots.take(untried)
-            if candidate is None and untried:
-                inbound.phase = "queue"
-                try:
-                    candidate = await self._slots.wait(untried, give_up_at - self._now())
-                except TimeoutError:
-                    attempts += (_full(each) for each in untried)
-                    untried = []
-                else:
-                    if candidate is None:
-                        planned = self._plan(call)
-                        continue
-            if candidate is None:
-                untried_reasons = planned.reasons or exclusions(alias, self._registry, self._now())
-                raise final_error(alias.name, attempts, untried_reasons)
-            tried.add(candidate.key)
+        alias, attempts = call.alias, call.attempts
+        while (candidate := await self._next(call)) is not None:
+            call.tried.add(candidate.key)
             try:
-                failed = await self._attempt(call, candidate, last=len(untried) == 1)
+                failed = await self._attempt(call, candidate)
             finally:
                 self._slots.release(candidate)
             if failed is None:
                 return
             attempts.append(failed)
-            inbound.line.attempts = len(attempts)
+            call.inbound.line.attempts = len(attempts)
             credential = candidate.backend.auth is not None
-            if inbound.downstream.started or not may_try_another(
-                failed.failure, failed.status, credential
-            ):
+            another = may_try_another(failed.failure, failed.status, credential)
+            if call.inbound.downstream.started or not another:
                 raise final_error(alias.name, attempts)
+        reasons = call.planned.reasons or exclusions(alias, self._registry, self._now())
+        raise final_error(alias.name, attempts, reasons)
 
-    def _plan(self, call: Call) -> Plan:
-        alias = call.alias
+    def _plan(self, alias: Alias) -> Plan:
         turn = self._turns[alias.name]
         chance = random.randrange  # where a request goes is no secret
         return plan(alias, self._registry, self._health, self._now(), turn, chance)
 
-    async def _attempt(self, call: Call, candidate: Candidate, last: bool) -> Attempt | None:
-        """One try. None: the answer has been relayed. `last`: its status passes through."""
+    async def _next(self, call: Call) -> Candidate | None:
+        """The first untried candidate with room, waited for where all are full. None: there is no
+        other one, or none had room in time. The caller releases it."""
+        while untried := call.untried:
+            candidate = self._slots.take(untried)
+            if candidate is not None:
+                return candidate
+            call.inbound.phase = "queue"
+            try:
+                candidate = await self._slots.wait(untried, call.give_up_at - self._now())
+            except TimeoutError:
+                call.attempts += map(_full, untried)
+                return None
+            if candidate is not None:
+                return candidate
+            call.planned = self._plan(call.alias)  # the candidates themselves have changed
+        return None
+
+    async def _attempt(self, call: Call, candidate: Candidate) -> Attempt | None:
+        """One try. None: the answer has been relayed."""
         backend, line = candidate.backend, call.inbound.line
         model = model_to_send(call.alias, candidate, call.body.model)
         line.backend, line.model = backend.label, model
         call.inbound.phase = "wait"
         exchange: Exchange | None = None
         try:
-            request = self._request(call, backend, model)
-            exchange = await self._pools.open(backend, request, call.alias.timeouts)
+            exchange = await self._pools.open(
+                backend, self._request(call, backend, model), call.alias.timeouts
+            )
             self._health.attempt_worked(backend.label)
-            failed = _refused(exchange.answer.status, backend, last)
+            failed = _refused(exchange.answer.status, backend, last=not call.untried)
             if failed is None:
                 await self._relay(call, exchange, candidate, model)
         except Broken as broken:
@@ -207,7 +219,9 @@ class Forward:
         if inbound.has_unread_body:
             inbound.downstream.keep_alive = False
         needs_done = exchange.answer.status == 200 and openai.needs_done(inbound.path)
-        await exchange.relay(inbound.downstream, headers, inbound.splitter, needs_done)
+        ended = exchange.relay(inbound.downstream, headers, inbound.splitter, needs_done)
+        call.body = _SPENT
+        await ended
 
     def _settle(self, call: Call, exchange: Exchange) -> None:
         """However the attempt ended: what is known of it goes on the line, and nothing is left."""

@@ -2,7 +2,7 @@
 
 Made by `pool` on a connection, driven by that connection's bytes: `feed` runs inside the event
 loop's read callback and writes straight to the client's transport. The conductor awaits only two
-futures: `opened` (head and first body byte are here) and the end of `relay`.
+futures: `opened` (head and first body byte are here) and that of `relay` (the answer has ended).
 
 Rules that hold here:
 - Until `relay` nothing reaches the client, so another backend may still be tried.
@@ -75,20 +75,21 @@ class Exchange:
 
     # What the conductor calls
 
-    async def relay(
+    def relay(
         self,
         downstream: Downstream,
         headers: Iterable[tuple[bytes, bytes]],
         splitter: EventSplitter | None,
         needs_done: bool,
-    ) -> None:
-        """Write head and body to the client until the answer ends. Raises Broken.
+    ) -> asyncio.Future[None]:
+        """Write head and body to the client until the answer ends: then the future is done, or it
+        raises Broken. Raises Broken at once, and has written nothing, if it is too late.
 
         `splitter` for an event stream; `needs_done`: it has to end with `data: [DONE]`.
         """
         if self._broken is not None:
             raise self._broken
-        self._relayed = self._loop.create_future()
+        ended = self._relayed = self._loop.create_future()
         self._splitter = splitter
         self._needs_done = needs_done
         self._downstream = downstream
@@ -98,16 +99,13 @@ class Exchange:
             self.resume()
         downstream.connect(self)
         self._pass_on()
-        try:
-            await self._relayed
-        finally:
-            downstream.connect(None)
+        return ended
 
     def close(self) -> None:
         """Let go. Unless the answer is whole, the connection is closed at once, so that the backend
         stops working on it. May be called at any time, and again."""
         connection, self._connection = self._connection, None
-        self._downstream = None
+        self._leave_downstream()
         if connection is not None:
             connection.abort()
 
@@ -206,13 +204,18 @@ class Exchange:
             self._first = self._first or data
             self._tail.append(data)
 
+    def _leave_downstream(self) -> None:
+        if self._downstream is not None:
+            self._downstream.connect(None)
+            self._downstream = None
+
     def _end(self, downstream: Downstream) -> None:
-        self._downstream = None
+        self._leave_downstream()
         if self._relayed is None or self._relayed.done():
             return
         if self._needs_done and self._splitter is not None and not self._splitter.done:
             detail = "the stream ended before its end mark"
-            self._relayed.set_exception(Broken(Failure.CUT, Reason.CONNECTION_LOST, detail))
+            _fail(self._relayed, Broken(Failure.CUT, Reason.CONNECTION_LOST, detail))
         else:
             downstream.end()
             self._relayed.set_result(None)
@@ -231,5 +234,9 @@ class Exchange:
         self.close()
         for future in (self.opened, self._relayed):
             if future is not None and not future.done():
-                future.set_exception(broken)
-                future.exception()  # nobody may be waiting any more; that is no fault
+                _fail(future, broken)
+
+
+def _fail(future: asyncio.Future[None], broken: Broken) -> None:
+    future.set_exception(broken)
+    future.exception()  # nobody may be waiting any more, and that is no fault
