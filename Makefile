@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PACKAGE_FILES := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format coverage clean
+.PHONY: help demo test lint format coverage bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,10 @@ coverage: $(VENV)/.test-installed  ## the tests, and which lines they do not rea
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
+BENCH_OUT ?= build/benchmarks
+bench: $(VENV)/.bench-installed  ## what a request and an event cost, beside nginx and HAProxy (two minutes)
+	@$(BIN)/python -m benchmarks --out $(BENCH_OUT) --command '$(strip make bench $(if $(filter docs,$(BENCH_OUT)),BENCH_OUT=docs))'
+
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	rm -rf rolemesh.egg-info
@@ -53,3 +57,8 @@ $(VENV)/.test-installed: $(PACKAGE_FILES) | $(BIN)/python
 	@echo "Installing RoleMesh, llama.cpp (about 100 MB) and the test tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[llama,test]'
 	@touch $@ $(VENV)/.demo-installed
+
+$(VENV)/.bench-installed: $(PACKAGE_FILES) | $(BIN)/python
+	@echo "Installing RoleMesh into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@

@@ -1,0 +1,157 @@
+"""The load: a process of its own, `python -m benchmarks.generator`.
+
+Reads one `Job` as a line of JSON on stdin. Says `ready` when it has warmed up, waits for a line,
+does the job, and says `done` and the `Outcome`. What is waited for on stdin is waited for without
+the loop: nothing is to happen in the meantime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+import uvloop
+
+from benchmarks.client import Client, Tally
+from benchmarks.job import DONE, OPEN, READY, Job, Outcome, spread
+from benchmarks.script import PATH, Script, request_body
+
+CONNECT_AT_ONCE = 50  # so that no listen queue overflows
+
+
+class Round:
+    """One script on every connection: again and again until `until`, or once."""
+
+    def __init__(
+        self, clients: list[Client], request: bytes, script: Script, duration_s: float
+    ) -> None:
+        self._clients = clients
+        self._request = request
+        self._script = script
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + duration_s
+        self._left = self._unopened = len(clients)
+        self._over: asyncio.Future[None] = self._loop.create_future()
+
+    async def run(self, ramp_s: float, give_up_s: float, all_open: Callable[[], None]) -> None:
+        self._all_open = all_open
+        for number, client in enumerate(self._clients):
+            client.opened = self._opened
+            client.ended = partial(self._ended, client)
+            self._loop.call_later(number * ramp_s / len(self._clients), self._ask, client)
+        timer = self._loop.call_later(give_up_s, self._give_up)
+        await self._over
+        timer.cancel()
+
+    def _ask(self, client: Client) -> None:
+        client.ask(self._request, self._script)
+
+    def _opened(self) -> None:
+        self._unopened -= 1
+        if not self._unopened:
+            self._all_open()
+
+    def _ended(self, client: Client) -> None:
+        if client.usable and self._loop.time() < self._until:
+            self._ask(client)
+            return
+        self._left -= 1
+        if not self._left:
+            self._over.set_result(None)
+
+    def _give_up(self) -> None:
+        self._until = 0.0
+        for client in self._clients:
+            client.give_up()
+
+
+class Generator:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._tally = Tally()
+        self._clients: list[Client] = []
+
+    async def connect(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def one() -> Client:
+            made = lambda: Client(self._tally)  # noqa: E731
+            _, client = await loop.create_connection(made, "127.0.0.1", self._job.port)
+            return client
+
+        missing = self._job.connections
+        while missing:
+            batch = min(missing, CONNECT_AT_ONCE)
+            self._clients += await asyncio.gather(*(one() for _ in range(batch)))
+            missing -= batch
+
+    async def warm_up(self) -> None:
+        job = self._job
+        if job.warm_up is not None:
+            await self._round(job.warm_up, job.warm_up_s, 0.0, lambda: None)
+
+    async def work(self) -> Outcome:
+        """The measured part. What the warm-up failed at counts as well: it must not go unseen."""
+        job, tally = self._job, self._tally
+        tally.start_counting()
+        loop = asyncio.get_running_loop()
+        cpu, began_at = time.process_time(), loop.time()
+        tell = partial(_say, OPEN) if job.script.streams else lambda: None
+        await self._round(job.script, job.duration_s, job.ramp_s, tell)
+        return Outcome(
+            answers=tally.answers,
+            events=tally.events,
+            failed=tally.failed,
+            errors=tuple(tally.errors),
+            elapsed_s=loop.time() - began_at,
+            cpu_s=time.process_time() - cpu,
+            first_byte=spread(tally.first_bytes),
+            duration=spread(tally.durations),
+        )
+
+    async def _round(
+        self, script: Script, duration_s: float, ramp_s: float, all_open: Callable[[], None]
+    ) -> None:
+        request = _request(self._job, script)
+        work = Round(self._clients, request, script, duration_s)
+        await work.run(ramp_s, self._job.give_up_s, all_open)
+
+
+def _request(job: Job, script: Script) -> bytes:
+    body = request_body(script, job.prompt_bytes)
+    lines = [
+        f"POST {PATH} HTTP/1.1",
+        f"Host: 127.0.0.1:{job.port}",
+        "User-Agent: rolemesh-benchmark",
+        "Accept: */*",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in job.headers),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _say(word: str) -> None:
+    print(word, flush=True)
+
+
+async def main() -> None:
+    job = msgspec.json.decode(sys.stdin.readline(), type=Job)
+    generator = Generator(job)
+    await generator.connect()
+    await generator.warm_up()
+    _say(READY)
+    sys.stdin.readline()
+    outcome = await generator.work()
+    _say(DONE)
+    _say(msgspec.json.encode(outcome).decode())
+    # Whoever measures reads the gateway's figures before the connections go.
+    sys.stdin.readline()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

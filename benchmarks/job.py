@@ -1,0 +1,59 @@
+"""What the load generator is told, and what it tells: values that travel as lines of JSON."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from benchmarks.script import Script
+
+# What the generator prints when it has come so far, one word a line; the result follows `done`.
+READY = "ready"  # warmed up; waits for a line before the measured part
+OPEN = "open"  # every stream has its first event
+DONE = "done"
+
+
+@frozen
+class Job:
+    """`duration_s` for requests one after the other on each connection; streams end by themselves,
+    one on each connection, begun over `ramp_s`. `warm_up` runs first and is not counted."""
+
+    port: int
+    script: Script
+    connections: int
+    prompt_bytes: int = 1024
+    headers: tuple[tuple[str, str], ...] = ()
+    duration_s: float = 0.0
+    ramp_s: float = 0.0
+    warm_up: Script | None = None
+    warm_up_s: float = 0.0
+    give_up_s: float = 60.0
+
+
+@frozen
+class Spread:
+    """Seconds."""
+
+    p50: float = 0.0
+    p99: float = 0.0
+
+
+@frozen
+class Outcome:
+    """`answers` came whole and byte for byte as expected; `errors` holds the first few words.
+    `cpu_s`: the generator's own."""
+
+    answers: int
+    events: int
+    failed: int
+    errors: tuple[str, ...]
+    elapsed_s: float
+    cpu_s: float
+    first_byte: Spread = field(factory=Spread)
+    duration: Spread = field(factory=Spread)
+
+
+def spread(seconds: list[float]) -> Spread:
+    if not seconds:
+        return Spread()
+    ordered = sorted(seconds)
+    return Spread(ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100])

@@ -1,0 +1,122 @@
+"""The harness itself: it measures what is there, and sees what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from benchmarks import __main__ as command
+from benchmarks.gateways import GATEWAYS, RoleMesh
+from benchmarks.job import Job
+from benchmarks.measure import measure
+from benchmarks.process import cpu_s, pss_bytes
+from benchmarks.runner import Upstream
+from benchmarks.script import Script, expected
+
+WHOLE = Script(answer_bytes=920)
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 920\r\n\r\n" + expected(WHOLE)
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[Upstream]:
+    started = Upstream(tmp_path)
+    yield started
+    started.stop()
+
+
+@contextlib.contextmanager
+def answering(*answers: bytes) -> Iterator[int]:
+    """A server of one connection: it answers each read with the next of `answers`, then closes."""
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            for answer in answers:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    thread.join(10)
+
+
+def test_a_run_measures_the_gateway_and_writes_json_and_a_page(tmp_path: Path) -> None:
+    argv = ["--tiny", "--rounds", "1", "--gateway", "rolemesh", "--out", str(tmp_path)]
+    assert command.main(argv) == 0
+    samples = json.loads((tmp_path / "performance.json").read_text())["samples"]
+    seen = {(each["gateway"], each["workload"]): each for each in samples}
+    assert set(seen) == set(itertools.product(("direct", "rolemesh"), ("streams", "requests")))
+    assert all(each["outcome"]["failed"] == 0 for each in samples)
+    assert seen["rolemesh", "streams"]["units"] == 20
+    assert seen["rolemesh", "requests"]["cpu_s"] > 0
+    assert "| rolemesh |" in (tmp_path / "performance.md").read_text()
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS, ids=lambda each: each.name)
+def test_every_gateway_is_configured_for_one_upstream(gateway: RoleMesh, tmp_path: Path) -> None:
+    launch = gateway.prepare(tmp_path, 18_000, 18_001)
+    written = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file())
+    assert "18000" in written
+    assert "127.0.0.1:18001" in written
+    assert str(tmp_path) in " ".join(launch.argv)
+
+
+def test_the_generator_counts_what_came_in_order(upstream: Upstream) -> None:
+    script = Script(answer_bytes=230, events=5, gap_ms=1)
+    job = Job(upstream.port, script, connections=3, warm_up=WHOLE, warm_up_s=0.05)
+    outcome = measure(job, (), upstream.pids).outcome
+    assert (outcome.answers, outcome.events, outcome.failed) == (3, 15, 0)
+    assert 0 < outcome.first_byte.p50 <= outcome.duration.p50
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (GOOD.replace(b"200 OK", b"502 Bad"), "HTTP 502"),
+        (GOOD.replace(b"word", b"w0rd", 1), "another body than expected (920 bytes)"),
+        (GOOD.replace(b"920", b"919")[:-1], "another body than expected (919 bytes)"),
+        (GOOD + GOOD, "another body than expected (1840 bytes)"),
+        (GOOD[:-1], "the connection was lost"),
+        (b"hello", "not HTTP: Expected HTTP/"),
+    ],
+)
+def test_an_answer_that_is_not_as_expected_is_an_error(answer: bytes, words: str) -> None:
+    with answering(answer) as port:
+        outcome = measure(Job(port, WHOLE, connections=1), (), ()).outcome
+    assert (outcome.answers, outcome.failed) == (0, 1)
+    assert outcome.errors[0].startswith(words)
+
+
+def test_an_error_during_the_warm_up_counts() -> None:
+    bad = GOOD.replace(b"200", b"500")
+    with answering(bad) as port:
+        outcome = measure(Job(port, WHOLE, connections=1, warm_up=WHOLE), (), ()).outcome
+    assert outcome.failed >= 1
+    assert outcome.errors[0] == "HTTP 500"
+
+
+def test_a_gateway_that_hangs_is_given_up() -> None:
+    with answering(b"") as port:
+        job = evolve(Job(port, WHOLE, connections=1), give_up_s=0.2)
+        outcome = measure(job, (), ()).outcome
+    assert outcome.failed == 1
+
+
+def test_an_upstream_refuses_what_has_no_script(upstream: Upstream) -> None:
+    with socket.create_connection(("127.0.0.1", upstream.port)) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_figures_of_a_process_are_the_kernels(upstream: Upstream) -> None:
+    assert 0 < cpu_s(upstream.pids) < 10
+    assert pss_bytes(upstream.pids) > 2**20
