@@ -115,7 +115,8 @@ class Answer:
             self.has_head = True
 
     def on_body(self, body: bytes) -> None:
-        self.parts.append(body)
+        if not self.complete:  # else it belongs to a second answer
+            self.parts.append(body)
 
     def on_message_complete(self) -> None:
         if self._skipping:
