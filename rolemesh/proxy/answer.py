@@ -34,13 +34,14 @@ class Answer:
     """
 
     __slots__ = (
-        "_head_bytes", "_interim", "_parser", "_skipping", "complete", "content_type", "flaw",
+        "_bare_bytes", "_interim", "_parser", "_skipping", "complete", "content_type", "flaw",
         "framing", "has_head", "headers", "keep_alive", "keep_alive_s", "length", "parts", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._head_bytes = self._interim = 0
+        self._bare_bytes = 0  # heads and trailers, since the last piece of a body
+        self._interim = 0
         self._skipping = False
         self.has_head = self.complete = self.keep_alive = False
         self.flaw: str | None = None
@@ -54,14 +55,13 @@ class Answer:
 
     def feed(self, data: memoryview) -> None:
         """Afterwards look at `flaw` first."""
-        if not self.has_head:
-            self._head_bytes += len(data)
+        self._bare_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse("its framing is not proper HTTP")
-        if not self.has_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse("its head is too large")
+        if self._bare_bytes > MAX_HEAD_BYTES:
+            self._refuse(f"its {'trailer' if self.has_head else 'head'} is too large")
 
     def end(self) -> bool:
         """The connection has ended in order. Whether the answer is whole by that."""
@@ -117,6 +117,7 @@ class Answer:
     def on_body(self, body: bytes) -> None:
         if not self.complete:  # else it belongs to a second answer
             self.parts.append(body)
+            self._bare_bytes = 0
 
     def on_message_complete(self) -> None:
         if self._skipping:
