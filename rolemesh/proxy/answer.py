@@ -157,7 +157,8 @@ class Answer:
                 case b"keep-alive":
                     found = _TIMEOUT.search(value)
                     self.keep_alive_s = int(found[1]) if found else None
-        if codings + lengths > 1:
+        # RFC 9112 section 6.1: who sends a coding in HTTP/1.0 may not have understood it.
+        if codings + lengths > 1 or (codings and self._parser.get_http_version() == "1.0"):
             self._refuse("its framing is ambiguous")
         if encoded:
             self.content_type = b""  # an encoded body cannot be taken for events
