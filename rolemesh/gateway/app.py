@@ -45,6 +45,8 @@ from rolemesh.store.file import StateFile
 
 log = logging.getLogger("rolemesh.gateway")
 
+GC_THRESHOLD = 20_000
+
 
 def run(sources: Sources, env: Mapping[str, str]) -> int:
     """Run a gateway until it is told to stop; returns the exit code. Raises RoleMeshError."""
@@ -117,8 +119,11 @@ class Gateway:
             tls=tls,
         )
         self._read_at_scrape(self._listener)
+        # What is here now stays: no collection needs to look at it again. Requests leave no cycles
+        # behind but for those that fail, so it is enough to look for them now and then.
         gc.collect()
-        gc.freeze()  # what is here now stays: no collection needs to look at it again
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         self._listener.start(self._server.protocol_factory)
         for host, port in self._listener.addresses:
             log.info("listening", extra={"host": host, "port": port})
