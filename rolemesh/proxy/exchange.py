@@ -176,8 +176,8 @@ class Exchange:
     # Inside
 
     def _open(self) -> None:
-        self.first_byte_at = self._heard_at
         if not self.opened.done():
+            self.first_byte_at = self._heard_at
             self.opened.set_result(None)
         if self.answer.complete:
             self._give_back()
