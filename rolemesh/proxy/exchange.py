@@ -23,7 +23,7 @@ from rolemesh.core.health import Reason
 from rolemesh.core.types import Downstream, Timeouts
 from rolemesh.proxy.answer import Answer
 from rolemesh.wire.sse import EventSplitter
-from rolemesh.wire.usage import Usage, read_usage
+from rolemesh.wire.usage import WINDOW_BYTES, Usage, read_usage
 
 if TYPE_CHECKING:
     from rolemesh.proxy.connection import Connection
@@ -201,8 +201,8 @@ class Exchange:
     def _write(self, downstream: Downstream, data: bytes) -> None:
         if data:
             downstream.write(data)
-            self._first = self._first or data
-            self._tail.append(data)
+            self._first = self._first or data[:WINDOW_BYTES]
+            self._tail.append(data[-WINDOW_BYTES:])
 
     def _leave_downstream(self) -> None:
         if self._downstream is not None:

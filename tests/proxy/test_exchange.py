@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -430,3 +431,18 @@ def test_usage_is_read_from_the_end_of_what_was_relayed() -> None:
     play.feed(*[chunk(b"data: {}\n\n")] * 50, chunk(b"data: " + usage + b"\n\n"), chunk(DONE), LAST)
     assert play.exchange.usage() == Usage(3, 4)
     assert Play().exchange.usage() == Usage()
+
+
+def test_a_long_answer_leaves_little_behind() -> None:
+    """What is kept of it for its usage must not hold as much as a slow client may."""
+    piece = b"x" * 65_536
+    play = Play().feed(OK + b"Content-Length: %d\r\n\r\n" % (20 * len(piece))).feed(piece).relay()
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            play.feed(piece)
+            play.downstream.pieces.clear()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2 * len(piece)
