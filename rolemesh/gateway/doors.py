@@ -43,7 +43,7 @@ def admin(live: Live, inbound: Inbound) -> Caller:
 
 def node(live: Live, inbound: Inbound) -> Caller:
     """Raises InvalidApiKey."""
-    key = presented_key(inbound.header, "X-RoleMesh-Node-Key")
+    key = presented_key(inbound.request.header, "X-RoleMesh-Node-Key")
     caller = access.admit_node(live.nodes, key, _peer(inbound), live.has_trusted_proxies)
     return _admitted(inbound, caller, live)
 
@@ -56,19 +56,19 @@ def _admitted(inbound: Inbound, caller: Caller, live: Live) -> Caller:
 
 
 def _client_key(inbound: Inbound) -> str | None:
-    return presented_key(inbound.header, "X-Api-Key")
+    return presented_key(inbound.request.header, "X-Api-Key")
 
 
 def _peer(inbound: Inbound) -> Peer:
-    names = [name.lower() for name, _ in inbound.raw_headers]
+    names = [name.lower() for name, _ in inbound.request.raw_headers]
     forwarded = any(name.startswith(b"x-forwarded-") for name in names) or any(
-        inbound.header(name) is not None for name in _FORWARDING
+        inbound.request.header(name) is not None for name in _FORWARDING
     )
     return Peer(
-        loopback=_is_loopback(inbound.peer or ""),
+        loopback=_is_loopback(inbound.request.peer or ""),
         forwarded=forwarded,
-        origin=inbound.header("Origin") is not None,
-        host_loopback=_names_loopback(inbound.header("Host") or ""),
+        origin=inbound.request.header("Origin") is not None,
+        host_loopback=_names_loopback(inbound.request.header("Host") or ""),
     )
 
 
@@ -89,8 +89,12 @@ def _is_loopback(address: str) -> bool:
 
 def _behind_proxies(inbound: Inbound, trusted: Sequence[Network]) -> str | None:
     """The last address that no trusted proxy vouches for another one behind."""
-    address = inbound.peer
-    hops = [hop.strip() for value in inbound.headers("X-Forwarded-For") for hop in value.split(",")]
+    address = inbound.request.peer
+    hops = [
+        hop.strip()
+        for value in inbound.request.headers("X-Forwarded-For")
+        for hop in value.split(",")
+    ]
     while hops and address is not None and access.address_allowed(address, trusted):
         try:
             address = str(ip_address(hops.pop()))

@@ -55,7 +55,7 @@ class Figures:
     def ended(self, inbound: Inbound) -> None:
         """A request has come to its end."""
         line, metrics = inbound.line, self._metrics
-        if inbound.method != "POST" or inbound.path not in self._model_paths:
+        if inbound.request.method != "POST" or inbound.path not in self._model_paths:
             return
         alias = line.alias
         if alias is None:  # refused before it was known, or there is none of that name

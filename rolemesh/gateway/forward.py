@@ -103,9 +103,9 @@ class Forward:
         live = self._live()
         caller = doors.client(live, inbound)
         self.refuse_loop(inbound)
-        if (inbound.header("Content-Encoding") or "identity").lower() != "identity":
+        if (inbound.request.header("Content-Encoding") or "identity").lower() != "identity":
             raise UnsupportedMediaType("Send the request's body without compression.")
-        body = parse(await inbound.body(live.max_body_bytes))
+        body = parse(await inbound.request.body(live.max_body_bytes))
         inbound.line.bytes_in = len(body.raw)
         alias = live.table.find_for(caller, body.model)
         inbound.line.alias = alias.name
@@ -117,7 +117,7 @@ class Forward:
 
     def refuse_loop(self, inbound: Inbound) -> None:
         """Raises LoopDetected when the request came through this gateway before."""
-        if any(self._pseudonym in via for via in inbound.headers("Via")):
+        if any(self._pseudonym in via for via in inbound.request.headers("Via")):
             raise LoopDetected("The request came back to this gateway: a backend leads to it.")
 
     async def _forward(self, call: Call) -> None:
@@ -192,14 +192,16 @@ class Forward:
         id_header = call.live.config.gateway.request_id_header
         own = () if backend.auth is None else (backend.auth[0],)
         dropped = _dropped("Content-Type", "Accept-Encoding", id_header, *own)
-        headers = forwardable(inbound.raw_headers, dropped)
+        headers = forwardable(inbound.request.raw_headers, dropped)
         headers += _OUR_HEADERS
         headers += ((id_header.encode(), inbound.request_id.encode()), self.via)
         if backend.auth is not None:
             headers.append(_credential(*backend.auth))
         body = rewrite(call.body, model, call.alias.defaults)
         url = backend.url
-        head = request_head("POST", url.prefix + inbound.target, url.authority, headers, len(body))
+        head = request_head(
+            "POST", url.prefix + inbound.request.target, url.authority, headers, len(body)
+        )
         return [head, body]
 
     async def _relay(
@@ -216,7 +218,7 @@ class Forward:
             headers = [*answerable(exchange.answer.headers, dropped), *ours, *_STREAM_HEADERS]
         else:
             headers = answerable(exchange.answer.headers, _dropped(id_header)) + ours
-        if inbound.has_unread_body:
+        if inbound.request.has_unread_body:
             inbound.downstream.keep_alive = False
         needs_done = exchange.answer.status == 200 and openai.needs_done(inbound.path)
         ended = exchange.relay(inbound.downstream, headers, inbound.splitter, needs_done)

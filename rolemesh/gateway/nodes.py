@@ -43,14 +43,14 @@ class Nodes:
     async def register(self, inbound: Inbound) -> Answer:
         live = self._live()
         caller = doors.node(live, inbound)
-        wish = registration.parse_register(await inbound.body(live.max_body_bytes))
+        wish = registration.parse_register(await inbound.request.body(live.max_body_bytes))
         lease = self._registry.register(wish, caller, self._now())
         return self._accepted(lease.node_id)
 
     async def heartbeat(self, inbound: Inbound) -> Answer:
         live = self._live()
         caller = doors.node(live, inbound)
-        beat = registration.parse_heartbeat(await inbound.body(live.max_body_bytes))
+        beat = registration.parse_heartbeat(await inbound.request.body(live.max_body_bytes))
         lease = self._registry.heartbeat(beat, caller, self._now())
         return self._accepted(lease.node_id)
 

@@ -32,6 +32,7 @@ from rolemesh.server.connection import (
 from rolemesh.server.downstream import ConnectionDownstream
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.logs import access_line
+from rolemesh.server.request import AiohttpRequest, Request
 from rolemesh.server.router import Router
 from rolemesh.wire import openai
 from rolemesh.wire.headers import request_id_ok
@@ -105,8 +106,36 @@ class HttpServer:
     async def _run(
         self, request: web.BaseRequest, refusal: RequestError | None
     ) -> web.StreamResponse:
-        inbound, connection = self._inbound(request, refusal)
+        """A request that aiohttp received, or could not parse."""
+        connection = request.protocol
+        if not isinstance(connection, ClientConnection):  # closed between two turns of the loop
+            raise ConnectionResetError("the client has left")
+        received = AiohttpRequest(request, connection)
+        old_client = refusal is None and request.version < (1, 1)
+        refusal = refusal or _flaw(received)
+        downstream = ConnectionDownstream(
+            connection,
+            # Behind a bad head, who knows where the next request begins?
+            keep_alive=request.keep_alive and refusal is None,
+            head_only=request.method == "HEAD",
+            old_client=old_client,
+        )
+        inbound = self.inbound(received, downstream)
         connection.begin()
+        try:
+            await self.serve(inbound, refusal)
+        finally:
+            connection.finish()
+        return ANSWERED if downstream.keep_alive and not self.draining else ANSWERED_LAST
+
+    def inbound(self, request: Request, downstream: ConnectionDownstream) -> Inbound:
+        if self.draining:
+            downstream.keep_alive = False
+        return Inbound(request, downstream, self._id(request), self._loop.time())
+
+    async def serve(self, inbound: Inbound, refusal: RequestError | None = None) -> None:
+        """Answer a request, whoever received it. Runs in a task of its own, which is cancelled when
+        the client leaves."""
         task = asyncio.current_task(self._loop)
         if task is not None:
             self._requests[inbound] = task
@@ -119,39 +148,21 @@ class HttpServer:
                 raise
             self._write_error(inbound, inbound.interrupted)
         finally:
-            connection.finish()
             self._requests.pop(inbound, None)
             if not self._requests:
                 self._idle.set()
             self._settle(inbound)
-        keep_alive = inbound.downstream.keep_alive and not self.draining
-        return ANSWERED if keep_alive else ANSWERED_LAST
 
-    def _inbound(
-        self, request: web.BaseRequest, refusal: RequestError | None
-    ) -> tuple[Inbound, ClientConnection]:
-        connection = request.protocol
-        if not isinstance(connection, ClientConnection):  # closed between two turns of the loop
-            raise ConnectionResetError("the client has left")
-        downstream = ConnectionDownstream(
-            connection,
-            keep_alive=request.keep_alive and refusal is None and not self.draining,
-            head_only=request.method == "HEAD",
-            old_client=request.version < (1, 1) and refusal is None,
-        )
-        given = request.headers.get(self.request_id_header)
-        own = given is not None and request_id_ok(given)
-        request_id = given if own and given is not None else next(self._ids)
-        inbound = Inbound(request, connection, downstream, request_id, self._loop.time())
-        return inbound, connection
+    def _id(self, request: Request) -> str:
+        given = request.header(self.request_id_header)
+        return given if given is not None and request_id_ok(given) else next(self._ids)
 
     async def _answer(self, inbound: Inbound, refusal: RequestError | None) -> None:
         try:
             if refusal is not None:
                 raise refusal
-            self._check_head(inbound)
-            handler, inbound.params = self._router.resolve(inbound.method, inbound.path)
-            if self.draining and inbound.method == "POST":
+            handler, inbound.params = self._router.resolve(inbound.request.method, inbound.path)
+            if self.draining and inbound.request.method == "POST":
                 raise ShuttingDown("The server is shutting down: try again later.", retry_after_s=5)
             answer = await handler(inbound)
             if answer is not None:
@@ -164,13 +175,6 @@ class HttpServer:
             log.exception("request %s failed", inbound.request_id)
             self._write_error(inbound, RoleMeshError("The server failed; its log has more."))
 
-    def _check_head(self, inbound: Inbound) -> None:
-        """What aiohttp lets pass: RFC 9112 sections 2.3, 3.2 and 6.1. Raises RequestError."""
-        flaw = _flaw(inbound)
-        if flaw is not None:
-            inbound.downstream.keep_alive = False  # who knows where the next request begins
-            raise RequestError(flaw)
-
     # Answers and errors
 
     def head(self, inbound: Inbound) -> list[tuple[bytes, bytes]]:
@@ -179,7 +183,7 @@ class HttpServer:
 
     def _write(self, inbound: Inbound, answer: Answer) -> None:
         downstream = inbound.downstream
-        if inbound.has_unread_body:
+        if inbound.request.has_unread_body:
             downstream.keep_alive = False
         headers = [
             (b"Date", self._now()),
@@ -225,7 +229,7 @@ class HttpServer:
         line.bytes_out = downstream.body_bytes
         line.duration_s = self._loop.time() - inbound.began_at
         if line.peer is None:
-            line.peer = inbound.peer
+            line.peer = inbound.request.peer
         self._ended(inbound)
         access_line(line)
 
@@ -240,15 +244,16 @@ class HttpServer:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
 
-def _flaw(inbound: Inbound) -> str | None:
-    if inbound.version not in ((1, 1), (1, 0)):
-        return "Only HTTP/1.1 and HTTP/1.0 are spoken here."
-    codings = inbound.headers("Transfer-Encoding")
+def _flaw(request: Request) -> RequestError | None:
+    """What aiohttp lets pass: RFC 9112 sections 2.3, 3.2 and 6.1."""
+    if request.version not in ((1, 1), (1, 0)):
+        return RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    codings = request.headers("Transfer-Encoding")
     if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
-        return "The only transfer coding that is spoken here is chunked."
-    hosts = inbound.headers("Host")
-    if len(hosts) > 1 or (not hosts and inbound.version == (1, 1)):
-        return "The request must have exactly one Host header."
+        return RequestError("The only transfer coding that is spoken here is chunked.")
+    hosts = request.headers("Host")
+    if len(hosts) > 1 or (not hosts and request.version == (1, 1)):
+        return RequestError("The request must have exactly one Host header.")
     return None
 
 
