@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from rolemesh.errors import MethodNotAllowed, NotFound
 from rolemesh.server.inbound import Answer, Inbound
@@ -37,22 +37,27 @@ class Router:
 
     def resolve(self, method: str, path: str) -> tuple[Handler, Mapping[str, str]]:
         """HEAD is answered as GET is, without the body. Raises NotFound, MethodNotAllowed."""
-        handlers = self._exact.get(path)
-        params = _NO_PARAMS
-        if handlers is None:
-            handlers, params = self._match(path)
-        handler = handlers.get("GET" if method == "HEAD" else method)
-        if handler is None:
-            allow = sorted(handlers) + (["HEAD"] if "GET" in handlers else [])
-            raise MethodNotAllowed("This path does not know that method.", allow=allow)
-        return handler, params
+        wanted = "GET" if method == "HEAD" else method
+        known: set[str] = set()
+        for handlers, params in self._matches(path):
+            handler = handlers.get(wanted)
+            if handler is not None:
+                return handler, params
+            known |= handlers.keys()
+        if not known:
+            raise NotFound("There is nothing at this path: see the documentation of the HTTP API.")
+        allow = sorted(known | {"HEAD"} if "GET" in known else known)
+        raise MethodNotAllowed("This path does not know that method.", allow=allow)
 
-    def _match(self, path: str) -> tuple[dict[str, Handler], Mapping[str, str]]:
+    def _matches(self, path: str) -> Iterator[tuple[dict[str, Handler], Mapping[str, str]]]:
+        """A node may be called as an exact path ends, so patterns are looked at behind it."""
+        handlers = self._exact.get(path)
+        if handlers is not None:
+            yield handlers, _NO_PARAMS
         for pattern, handlers in self._patterns:
             found = pattern.fullmatch(path)
             if found is not None:
-                return handlers, found.groupdict()
-        raise NotFound("There is nothing at this path: see the documentation of the HTTP API.")
+                yield handlers, found.groupdict()
 
 
 def _group(param: re.Match[str]) -> str:
