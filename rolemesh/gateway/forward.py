@@ -212,6 +212,7 @@ class Forward:
         named = _answer_headers(call.alias.name, candidate.backend, model)
         id_header = call.live.config.gateway.request_id_header
         ours = [(id_header.encode(), inbound.request_id.encode()), *named]
+        inbound.splitter = None  # an earlier attempt may have come this far
         if exchange.answer.content_type == EVENT_STREAM:
             inbound.splitter = EventSplitter()
             dropped = _dropped(id_header, "Cache-Control")
