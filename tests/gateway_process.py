@@ -72,6 +72,7 @@ class GatewayProcess:
         self._env = dict(env or {})
         self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
+        self._told_to_end = False
         self._reader: threading.Thread | None = None
         self._news = threading.Condition()
         self.configure(config)
@@ -118,6 +119,7 @@ class GatewayProcess:
 
     def launch(self, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
         """Start the process and do not wait for anything."""
+        self._told_to_end = False
         command = [sys.executable, "-m", "rolemesh", "gateway", "--config", str(self.config_path)]
         for path in filter(None, os.environ.get("ROLE_MESH_TEST_OVERRIDES", "").split(os.pathsep)):
             command += ["--config-override", path]
@@ -139,12 +141,13 @@ class GatewayProcess:
         self.address = (str(line.get("host", "127.0.0.1")), int(line["port"]))
         return self
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, expect: int = 0) -> None:
-        """End it as an operator does, and check that it ended well."""
+    def stop(self, number: signal.Signals | None = None, expect: int = 0) -> None:
+        """End it as an operator does, and check that it ended well. Without `number`, SIGTERM is
+        sent unless the gateway was told to end before: a second signal has a meaning of its own."""
         if self._process is None:
             return
-        if self._process.poll() is None:
-            self._process.send_signal(number)
+        if number is not None or not self._told_to_end:
+            self.signal(number or signal.SIGTERM)
         code = self._wait(STOP_S)
         if code != expect:
             raise AssertionError(f"exit code {code}, expected {expect}; the log:\n{self.text}")
@@ -165,7 +168,8 @@ class GatewayProcess:
                 raise AssertionError(f"{word!r} in the log:\n{self.text}")
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        self._told_to_end = self._told_to_end or number in (signal.SIGTERM, signal.SIGINT)
+        self.process.send_signal(number)
 
     @property
     def pid(self) -> int:

@@ -16,6 +16,7 @@ from attrs import frozen
 
 pytest.register_assert_rewrite("tests.blackbox.expect")
 
+from tests.blackbox.patience import Patience  # noqa: E402
 from tests.fake_backend import FakeBackend  # noqa: E402
 from tests.gateway_process import GatewayProcess  # noqa: E402
 
@@ -113,3 +114,27 @@ def backend() -> Iterator[FakeBackend]:
     """For tests with a gateway of their own."""
     with FakeBackend() as started:
         yield started
+
+
+# What takes a minute runs beside everything else: begun first, asked for last.
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_is_patient)
+
+
+def _is_patient(item: pytest.Item) -> bool:
+    return "patience" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(scope="session")
+def patience(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patience]:
+    begun = Patience(tmp_path_factory.mktemp("patience"))
+    yield begun
+    begun.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin_early(request: pytest.FixtureRequest) -> None:
+    if any(map(_is_patient, request.session.items)):
+        request.getfixturevalue("patience")
