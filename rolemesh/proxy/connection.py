@@ -47,9 +47,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def begin(self, exchange: Exchange, request: list[bytes]) -> None:
         """Send a request; from now on what comes belongs to `exchange`."""
+        if self._transport is None:  # lost since it was made: nobody will tell of it again
+            exchange.lost(None)
+            return
         self.exchange = exchange
-        if self._transport is not None:
-            self._transport.writelines(request)
+        self._transport.writelines(request)
 
     def finished(self, answer: Answer) -> None:
         """Called by the exchange when its answer is whole."""
