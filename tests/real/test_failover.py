@@ -194,8 +194,8 @@ def test_a_server_that_was_restarted_is_served_over_fresh_connections(
     """The kept connections of the old one are dead; no client may notice."""
     server = llama_server()
     gateway = start_gateway({"writer": proxy(server)})
-    with ThreadPoolExecutor(8) as pool:
-        replies = list(pool.map(lambda _: gateway.chat("writer", max_tokens=20), range(8)))
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda _: gateway.chat("writer", max_tokens=20), range(4)))
     assert {reply.status for reply in replies} == {200}
     server.kill()
     start_again(server)

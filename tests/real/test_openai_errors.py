@@ -179,8 +179,8 @@ def test_each_status_of_the_server_is_its_class(scripted: tuple[Any, FakeBackend
 def test_a_server_that_breaks_or_stalls(scripted: tuple[Any, FakeBackend]) -> None:
     client, backend = scripted
     for step, status, code in (
-        (Die(), 502, "upstream_error"),
         (Send(b"no HTTP at all\r\n\r\n"), 502, "upstream_error"),
+        (Die(), 502, "upstream_error"),  # on a new connection: a kept one would be tried again
         (Stall(), 504, "upstream_timeout"),
     ):
         backend.script(step)
