@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from weakref import WeakValueDictionary
 
 from attrs import frozen
 
@@ -37,7 +38,6 @@ class Pool:
 
     def __init__(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
         self.place = place
-        self.used_at = loop.time()
         self._loop = loop
         self._idle: list[Connection] = []
 
@@ -45,7 +45,7 @@ class Pool:
         return len(self._idle)
 
     def take(self) -> Connection | None:
-        now = self.used_at = self._loop.time()
+        now = self._loop.time()
         while self._idle:
             connection = self._idle.pop()
             if connection.usable and connection.idle_until > now:
@@ -77,7 +77,8 @@ class Pools:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._pools: dict[Place, Pool] = {}
+        # Connections hold their pool. One that has none any more is forgotten: nodes come and go.
+        self._pools: WeakValueDictionary[Place, Pool] = WeakValueDictionary()
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._exchanges: set[Exchange] = set()
         self._timer: asyncio.TimerHandle | None = None
