@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -21,7 +22,7 @@ HELD_BYTES = 262_144
 def settled(received: Received) -> int:
     """How much the backend could send before it was paused."""
     last = -1
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while received.sent != last:
         assert time.monotonic() < until, "never paused"
         last = received.sent
@@ -36,19 +37,18 @@ def test_twenty_clients_that_stop_reading_cost_little(
     solo.backend.otherwise(Head(content_type=content_type), Flood(PIECE, TIMES), LastChunk())
     gateway.get("/health")
     before = gateway.resident_bytes()
-    wires = [gateway.connect(receive_buffer=16_384) for _ in range(CLIENTS)]
-    for wire in wires:
-        wire.request("POST", PATH, body=chat_body(solo.alias, stream=True))
-    received = [solo.backend.next() for _ in wires]
-    sent = [settled(each) for each in received]
-    grown = gateway.resident_bytes() - before
-    assert max(sent) < len(PIECE) * TIMES / 2
-    assert grown < CLIENTS * HELD_BYTES + 4_000_000
-    began = time.monotonic()
-    assert gateway.get("/health").status == 200
-    assert time.monotonic() - began < 0.5
-    for wire in wires:
-        wire.close()
+    with contextlib.ExitStack() as stack:
+        for _ in range(CLIENTS):
+            wire = stack.enter_context(gateway.connect(receive_buffer=16_384))
+            wire.request("POST", PATH, body=chat_body(solo.alias, stream=True))
+        received = [solo.backend.next(timeout_s=20) for _ in range(CLIENTS)]
+        sent = [settled(each) for each in received]
+        grown = gateway.resident_bytes() - before
+        assert max(sent) < len(PIECE) * TIMES / 2
+        assert grown < CLIENTS * HELD_BYTES + 4_000_000
+        began = time.monotonic()
+        assert gateway.get("/health").status == 200
+        assert time.monotonic() - began < 1
     for each in received:
         assert each.closed_within(2)
 

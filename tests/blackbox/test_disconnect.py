@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -200,13 +201,14 @@ def test_it_is_counted_and_logged(gateway: GatewayProcess, solo: Solo) -> None:
 def test_many_clients_that_leave_leave_nothing_behind(gateway: GatewayProcess, solo: Solo) -> None:
     solo.backend.otherwise(Head(), Chunk(event("a")), Stall())
     descriptors = gateway.open_descriptors()
-    wires = [gateway.connect() for _ in range(50)]
-    for wire in wires:
-        wire.request("POST", PATH, body=chat_body(solo.alias, stream=True))
-    for wire in wires:
-        next(wire.pieces(wire.head()))
-    for number, wire in enumerate(wires):
-        (wire.reset if number % 2 else wire.close)()
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(gateway.connect()) for _ in range(50)]
+        for wire in wires:
+            wire.request("POST", PATH, body=chat_body(solo.alias, stream=True))
+        for wire in wires:
+            next(wire.pieces(wire.head()))
+        for number, wire in enumerate(wires):
+            (wire.reset if number % 2 else wire.close)()
     eventually(lambda: solo.backend.open_connections == 0, AT_ONCE_S)
     eventually(lambda: gateway.open_descriptors() <= descriptors, AT_ONCE_S)
     assert gateway.metric("requests_in_flight", alias=solo.alias) == 0
