@@ -60,6 +60,13 @@ class GatewaySection:
             unset="gateway.json in $STATE_DIRECTORY, else in $XDG_STATE_HOME/rolemesh",
         ),
     )
+    fast_lane: bool = field(
+        default=True,
+        metadata=about(
+            "Serve ordinary model requests by the short way. Off, all go through aiohttp: slower,"
+            " and the same in all that a client can see."
+        ),
+    )
     trusted_proxies: tuple[TrustedProxy, ...] = field(
         default=(),
         metadata=about(

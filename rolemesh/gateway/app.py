@@ -99,7 +99,10 @@ class Gateway:
         nodes = Nodes(self.live, truth, self._slots, self._nodes_changed)
         figures = Figures(self._metrics, self.live, truth, frozenset(MODEL_PATHS))
         add_routes(router, forward, models, nodes, figures)
-        return HttpServer(router, self._live.config.gateway.request_id_header, ended=figures.ended)
+        config = self._live.config.gateway
+        server = HttpServer(router, config.request_id_header, figures.ended, MODEL_PATHS)
+        server.fast_lane = config.fast_lane
+        return server
 
     def live(self) -> Live:
         return self._live
@@ -115,7 +118,7 @@ class Gateway:
         self._listener = Listener(
             sockets,
             Descriptors(limit),
-            open_connections=lambda: len(self._server.connections),
+            open_connections=lambda: self._server.open_connections,
             tls=tls,
         )
         self._read_at_scrape(self._listener)
@@ -124,7 +127,7 @@ class Gateway:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        self._listener.start(self._server.protocol_factory)
+        self._listener.start(self._server.new_connection)
         for host, port in self._listener.addresses:
             log.info("listening", extra={"host": host, "port": port})
 
@@ -201,6 +204,7 @@ class Gateway:
     def _apply(self, config: GatewayFile, context: ssl.SSLContext | None) -> None:
         self._writer.change(config.log.level, config.log.format)
         self._server.request_id_header = config.gateway.request_id_header
+        self._server.fast_lane = config.gateway.fast_lane
         self._registry.retime(config.registry.stale_after_s, config.registry.forget_after_s)
         self._registry.revoke(self._live.nodes.key_ids)
         self._nodes_changed()
@@ -221,7 +225,7 @@ class Gateway:
 
     def _read_at_scrape(self, listener: Listener) -> None:
         read = self._metrics.read_at_scrape
-        read("connections", lambda: [((), len(self._server.connections))])
+        read("connections", lambda: [((), self._server.open_connections)])
         read("connections_shed_total", lambda: [((), listener.shed)])
         read("log_lines_dropped_total", lambda: [((), self._writer.dropped)])
         read("config_last_reload_success", lambda: [((), self._last_reload["result"] == "success")])

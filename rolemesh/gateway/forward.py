@@ -124,6 +124,7 @@ class Forward:
         alias, attempts = call.alias, call.attempts
         while (candidate := await self._next(call)) is not None:
             call.tried.add(candidate.key)
+            call.inbound.line.attempts = len(call.tried)
             try:
                 failed = await self._attempt(call, candidate)
             finally:
@@ -131,7 +132,6 @@ class Forward:
             if failed is None:
                 return
             attempts.append(failed)
-            call.inbound.line.attempts = len(attempts)
             credential = candidate.backend.auth is not None
             another = may_try_another(failed.failure, failed.status, credential)
             if call.inbound.downstream.started or not another:

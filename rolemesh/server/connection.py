@@ -9,7 +9,7 @@ sweep for all, no timers), flow control for a relay, errors in our shape, and a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from aiohttp import http_exceptions, web
@@ -18,11 +18,11 @@ from aiohttp.web_protocol import RequestHandler
 
 from rolemesh.core.types import Flow
 from rolemesh.errors import HeadersTooLarge, RequestError, RequestTimeout
+from rolemesh.server.progress import Progress
 
 HEAD_S = 15.0
 BODY_S = 30.0
 KEEP_ALIVE_S = 75.0
-STALLED_S = 60.0  # a client that takes nothing of what is ready for it
 LINGER_S = 2.0
 FLUSH_STEP_S = 0.02
 WRITE_BUFFER_BYTES = 65_536
@@ -53,7 +53,7 @@ ANSWERED, ANSWERED_LAST = Answered(keep_alive=True), Answered(keep_alive=False)
 class ClientConnection(RequestHandler):
     """`flow`: the relay that is told of back-pressure. `busy`: a request is being served."""
 
-    __slots__ = ("_buffered", "_head_since", "_moved_at", "body", "busy", "flow", "heard_at")
+    __slots__ = ("_head_since", "_late", "_progress", "body", "busy", "flow", "heard_at")
 
     def __init__(self, manager: ClientConnections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -72,8 +72,8 @@ class ClientConnection(RequestHandler):
         self.body: StreamReader | None = None  # being read by the handler
         self.heard_at = 0.0
         self._head_since: float | None = None
-        self._moved_at = 0.0
-        self._buffered = 0
+        self._late = False  # the body stopped coming: nothing is left to wait for
+        self._progress = Progress()
 
     # Towards the server's handler
 
@@ -85,25 +85,27 @@ class ClientConnection(RequestHandler):
     def finish(self) -> None:
         self.busy = False
         self.body = None
+        if self._late:
+            self.force_close()
 
     def check(self, now: float) -> None:
         """Called by the sweep: is one of the limits of time over?"""
         if self.transport is None:
             return
         if self.writing_paused:
-            self._check_progress(now)
+            if self._progress.is_stalled(self.transport.get_write_buffer_size(), now):
+                self.transport.abort()
         elif self._head_since is not None and now - self._head_since > HEAD_S:
             self.force_close()
         elif self.body is not None and now - self.heard_at > BODY_S:
+            self._late = True
             self.body.set_exception(RequestTimeout("The request's body stopped coming."))
 
-    def _check_progress(self, now: float) -> None:
-        buffered = cast(asyncio.Transport, self.transport).get_write_buffer_size()
-        if buffered < self._buffered:
-            self._moved_at = now
-        elif now - self._moved_at > STALLED_S:
-            cast(asyncio.Transport, self.transport).abort()
-        self._buffered = buffered
+    def take_over(self, data: bytes, head_since: float | None) -> None:
+        """From the fast lane: what has come of a request, and since when its head is awaited."""
+        if head_since is not None:
+            self._head_since = head_since
+        self.data_received(data)
 
     # What the event loop calls
 
@@ -130,8 +132,8 @@ class ClientConnection(RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._moved_at = self._loop.time()
-        self._buffered = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        if self.transport is not None:
+            self._progress.begin(self.transport.get_write_buffer_size(), self._loop.time())
         if self.flow is not None:
             self.flow.pause()
 
@@ -188,21 +190,21 @@ class ClientConnections(web.Server):
             if not cast(ClientConnection, connection).busy:
                 connection.force_close()
 
-    async def close(self, flush_s: float) -> None:
-        """Close all, waiting so long for clients to take what is written."""
-        transports = tuple(self._connections.values())
-        for transport in transports:
-            transport.close()
-        for _ in range(round(flush_s / FLUSH_STEP_S)):
-            if not any(map(_has_unsent, transports)):
-                break
-            await asyncio.sleep(FLUSH_STEP_S)
-        for transport in transports:
-            transport.abort()
+    @property
+    def transports(self) -> list[asyncio.Transport]:
+        return list(self._connections.values())
 
 
-def _has_unsent(transport: asyncio.Transport) -> bool:
-    return transport.get_write_buffer_size() > 0
+async def close_gently(transports: Sequence[asyncio.Transport], flush_s: float) -> None:
+    """Close all, waiting so long for clients to take what is written."""
+    for transport in transports:
+        transport.close()
+    for _ in range(round(flush_s / FLUSH_STEP_S)):
+        if not any(transport.get_write_buffer_size() for transport in transports):
+            break
+        await asyncio.sleep(FLUSH_STEP_S)
+    for transport in transports:
+        transport.abort()
 
 
 def parser_error(error: BaseException | None) -> RequestError:

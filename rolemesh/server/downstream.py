@@ -1,25 +1,35 @@
-"""The downstream of a connection that aiohttp serves: heads and framing, straight to its transport.
+"""The downstream of a client's connection: heads and framing, straight to its transport.
 
-Made by `connection` for each request; written to by the error writer, by handlers' answers and by
-the proxy's exchanges. aiohttp's own response machinery is passed by.
+Made for each request, whichever protocol received it; written to by the error writer, by handlers'
+answers and by the proxy's exchanges. aiohttp's own response machinery is passed by.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rolemesh.core.types import Flow
 from rolemesh.wire.http1 import LAST_CHUNK, answer_head, chunk
 
-if TYPE_CHECKING:
-    from rolemesh.server.connection import ClientConnection
-
 NO_BODY_STATUSES = frozenset({204, 304})
 
 
+class Connection(Protocol):
+    """What a downstream needs of the protocol that serves the client's connection."""
+
+    flow: Flow | None
+
+    @property
+    def transport(self) -> asyncio.Transport | None: ...
+
+    @property
+    def writing_paused(self) -> bool: ...
+
+
 class ConnectionDownstream:
-    """core.types.Downstream over a `ClientConnection`.
+    """core.types.Downstream over a client's connection.
 
     `keep_alive` may be cleared until `start`. `head_only`: the request was HEAD. `whole`: the
     answer has come to its end.
@@ -31,7 +41,7 @@ class ConnectionDownstream:
     )  # fmt: skip
 
     def __init__(
-        self, connection: ClientConnection, *, keep_alive: bool, head_only: bool, old_client: bool
+        self, connection: Connection, *, keep_alive: bool, head_only: bool, old_client: bool
     ) -> None:
         self._connection = connection
         self._old_client = old_client  # HTTP/1.0: no chunks

@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
 from aiohttp import web
@@ -28,9 +28,11 @@ from rolemesh.server.connection import (
     ANSWERED_LAST,
     ClientConnection,
     ClientConnections,
+    close_gently,
 )
 from rolemesh.server.downstream import ConnectionDownstream
 from rolemesh.server.inbound import Answer, Inbound
+from rolemesh.server.lane import Lane
 from rolemesh.server.logs import access_line
 from rolemesh.server.request import AiohttpRequest, Request
 from rolemesh.server.router import Router
@@ -45,16 +47,23 @@ _ERROR_HEADER = (b"X-RoleMesh-Error", b"gateway")
 
 
 class HttpServer:
-    """`request_id_header` may be changed at any time. `draining`: no new work is taken. `ended` is
-    told of every request, when its `line` says all."""
+    """`request_id_header` and `fast_lane` may be changed at any time. `draining`: no new work is
+    taken. `ended` is told of every request, when its `line` says all. `lane_paths`: the POST paths
+    of the fast lane."""
 
     def __init__(
-        self, router: Router, request_id_header: str, ended: Callable[[Inbound], None]
+        self,
+        router: Router,
+        request_id_header: str,
+        ended: Callable[[Inbound], None],
+        lane_paths: Sequence[str],
     ) -> None:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._router = router
         self.connections = ClientConnections(self._serve, self._refuse, self._loop)
+        self._lane = Lane(self, lane_paths)
+        self.fast_lane = True
         self.draining = False
         self._requests: dict[Inbound, asyncio.Task[object]] = {}
         self._idle = asyncio.Event()
@@ -67,14 +76,18 @@ class HttpServer:
 
     # Life
 
+    def new_connection(self) -> asyncio.Protocol:
+        return self._lane() if self.fast_lane else self.connections()
+
     @property
-    def protocol_factory(self) -> Callable[[], ClientConnection]:
-        return self.connections
+    def open_connections(self) -> int:
+        return len(self.connections) + len(self._lane)
 
     async def drain(self) -> None:
         """Until no request is in flight. Idle connections are closed, busy ones after it."""
         self.draining = True
         self.connections.close_idle()
+        self._lane.close_idle()
         await self._idle.wait()
 
     async def end_requests(self, error: RoleMeshError) -> None:
@@ -89,7 +102,7 @@ class HttpServer:
     async def close(self) -> None:
         """Close every connection. What has been written may still reach its client, briefly."""
         self._sweeper.cancel()
-        await self.connections.close(FLUSH_S)
+        await close_gently([*self.connections.transports, *self._lane.transports], FLUSH_S)
 
     @property
     def in_flight(self) -> int:
@@ -240,7 +253,9 @@ class HttpServer:
         return self._date
 
     def _sweep(self) -> None:
-        self.connections.sweep(self._loop.time())
+        now = self._loop.time()
+        self.connections.sweep(now)
+        self._lane.sweep(now)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
 

@@ -1,0 +1,306 @@
+"""The fast lane: serves the ordinary shape of a model request with a small protocol of our own.
+
+In front of aiohttp, on the same port. `wire/ordinary` recognises the shape; at the first sign of
+anything else the connection is handed to aiohttp with the bytes replayed, between two requests and
+while writing is not paused, and stays there. Both lanes end in the same `HttpServer.serve`, through
+the same downstream: there is one request path, not two.
+
+A client's reading is never paused while it is served: under `pause_reading` its leaving would go
+unseen. So what it sends ahead is bounded, and more closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from rolemesh.core.types import Flow
+from rolemesh.errors import RequestTimeout
+from rolemesh.server.connection import BODY_S, HEAD_S, KEEP_ALIVE_S, LINGER_S, WRITE_BUFFER_BYTES
+from rolemesh.server.downstream import ConnectionDownstream
+from rolemesh.server.progress import Progress
+from rolemesh.server.request import too_large
+from rolemesh.wire.ordinary import OrdinaryHead, Recogniser, Verdict
+
+if TYPE_CHECKING:
+    from rolemesh.server.http import HttpServer
+
+MAX_AHEAD_BYTES = 65_536
+
+
+class LaneRequest:
+    """server.request.Request of the ordinary shape. Its body may still be on its way: `missing`
+    bytes of it; `late` when they have stopped coming."""
+
+    __slots__ = ("_head", "_parts", "_waiter", "late", "missing", "peer")
+
+    def __init__(self, head: OrdinaryHead, peer: str | None, body: bytes) -> None:
+        self._head = head
+        self._parts = [body]
+        self.missing = head.length - len(body)
+        self._waiter: asyncio.Future[None] | None = None
+        self.late = False
+        self.peer = peer
+
+    @property
+    def method(self) -> str:
+        return "POST"
+
+    @property
+    def raw_path(self) -> str:
+        return self._head.path
+
+    @property
+    def target(self) -> str:
+        return self._head.path
+
+    @property
+    def version(self) -> tuple[int, int]:
+        return 1, 1
+
+    @property
+    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return self._head.raw_headers
+
+    @property
+    def has_unread_body(self) -> bool:
+        return self.missing > 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits for the rest of the body."""
+        return self._waiter is not None
+
+    def header(self, name: str) -> str | None:
+        value = self._head.fields.get(name.lower().encode())
+        return None if value is None else value.decode("ascii")
+
+    def headers(self, name: str) -> Sequence[str]:
+        value = self.header(name)
+        return () if value is None else (value,)
+
+    async def body(self, max_bytes: int) -> bytes:
+        if self._head.length > max_bytes:
+            raise too_large(max_bytes)
+        if self.missing:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what belongs to the body; returns what comes behind it."""
+        mine, rest = data[: self.missing], data[self.missing :]
+        self.missing -= len(mine)
+        self._parts.append(mine)
+        if not self.missing and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return rest
+
+    def forget_body(self) -> None:
+        """Nobody will read it: what comes is not kept."""
+        self._parts.clear()
+
+    def fail(self, error: Exception) -> None:
+        self.late = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+
+class LaneConnection(asyncio.Protocol):
+    """`flow`: the relay that is told of back-pressure."""
+
+    __slots__ = (
+        "_ahead", "_close_at", "_heard_at", "_lane", "_loop", "_progress", "_request", "_since",
+        "_task", "flow", "transport", "writing_paused",
+    )  # fmt: skip
+
+    def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
+        self._lane = lane
+        self._loop = loop
+        self._ahead = b""  # bytes behind the request that is being served, or half a head
+        self._request: LaneRequest | None = None  # being received or served
+        self._task: asyncio.Task[None] | None = None
+        self._since: float | None = None  # when the head that is not whole began
+        self._heard_at = 0.0
+        self._close_at: float | None = None
+        self._progress = Progress()
+        self.flow: Flow | None = None
+        self.transport: asyncio.Transport | None = None
+        self.writing_paused = False
+
+    @property
+    def busy(self) -> bool:
+        return self._request is not None
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    def check(self, now: float) -> None:
+        """Called by the sweep: is one of the limits of time over?"""
+        transport, request = self.transport, self._request
+        if transport is None:
+            return
+        if self.writing_paused:
+            if self._progress.is_stalled(transport.get_write_buffer_size(), now):
+                transport.abort()
+        elif self._close_at is not None:
+            if now > self._close_at:
+                transport.close()
+        elif request is None:
+            since, limit_s = self._heard_at, KEEP_ALIVE_S
+            if self._since is not None:
+                since, limit_s = self._since, HEAD_S
+            if now - since > limit_s:
+                transport.close()
+        elif request.is_waiting and now - self._heard_at > BODY_S:
+            request.fail(RequestTimeout("The request's body stopped coming."))
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._heard_at = self._since = self._loop.time()
+        self._lane.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._lane.connections.discard(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        request = self._request
+        if request is not None and request.missing:
+            data = request.feed(data)
+            if self._close_at is not None:  # an upload that was refused
+                request.forget_body()
+                if not request.missing:
+                    self.close()
+                return
+            if not data:
+                return
+        self._ahead = self._ahead + data if self._ahead else data
+        if self._request is None:
+            self._begin()
+        elif len(self._ahead) > MAX_AHEAD_BYTES:
+            self.close()
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+        if self.transport is not None:
+            self._progress.begin(self.transport.get_write_buffer_size(), self._loop.time())
+        if self.flow is not None:
+            self.flow.pause()
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self.flow is not None:
+            self.flow.resume()
+        if self._ahead:
+            self._begin()
+
+    # One request after the other
+
+    def _begin(self) -> None:
+        if self._request is not None or self.writing_paused or self.transport is None:
+            return
+        head = self._lane.recogniser.look(self._ahead)
+        if head is Verdict.MORE:
+            if self._since is None:
+                self._since = self._heard_at
+            return
+        if isinstance(head, Verdict):
+            self._hand_over()
+            return
+        self._since = None
+        end = head.body_at + head.length
+        request = LaneRequest(head, self._peer(), self._ahead[head.body_at : end])
+        self._ahead = self._ahead[end:]
+        self._request = request
+        self._task = _start(self._serve(request), self._loop)
+
+    async def _serve(self, request: LaneRequest) -> None:
+        server = self._lane.server
+        downstream = ConnectionDownstream(self, keep_alive=True, head_only=False, old_client=False)
+        try:
+            await server.serve(server.inbound(request, downstream))
+        finally:
+            self._task = None
+            self._end(keep_alive=downstream.keep_alive and not server.draining)
+
+    def _end(self, *, keep_alive: bool) -> None:
+        request = self._request
+        if request is not None and request.has_unread_body and not request.late:
+            # It gets to see its answer while the rest of it is read and thrown away.
+            self._close_at = self._loop.time() + LINGER_S
+            request.forget_body()
+            return
+        self._request = None
+        if not keep_alive:
+            self.close()
+        elif self._ahead:
+            self._loop.call_soon(self._begin)  # a call of its own: hundreds may be waiting in line
+
+    def _hand_over(self) -> None:
+        transport, data = self.transport, self._ahead
+        if transport is None:
+            return
+        self._lane.connections.discard(self)
+        self.transport = None
+        self._lane.hand_over(transport, data, self._since)
+
+    def _peer(self) -> str | None:
+        peer = None if self.transport is None else self.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else None
+
+
+class Lane:
+    """Every connection in the fast lane."""
+
+    def __init__(self, server: HttpServer, paths: Sequence[str]) -> None:
+        self.server = server
+        self.recogniser = Recogniser(paths)
+        self.connections: set[LaneConnection] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self) -> LaneConnection:
+        return LaneConnection(self, self._loop)
+
+    def __len__(self) -> int:
+        return len(self.connections)
+
+    @property
+    def transports(self) -> list[asyncio.Transport]:
+        return [each.transport for each in self.connections if each.transport is not None]
+
+    def sweep(self, now: float) -> None:
+        for connection in tuple(self.connections):
+            connection.check(now)
+
+    def close_idle(self) -> None:
+        for connection in tuple(self.connections):
+            if not connection.busy:
+                connection.close()
+
+    def hand_over(self, transport: asyncio.Transport, data: bytes, since: float | None) -> None:
+        """From now on the connection is aiohttp's; the clock of its head goes along."""
+        connection = self.server.connections()
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.take_over(data, since)
+
+
+def _start(work: object, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    """Where Python can, the task runs at once to its first wait: one turn of the loop less."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)  # type: ignore[arg-type, call-arg]
+    return loop.create_task(work)  # type: ignore[arg-type]
