@@ -27,11 +27,12 @@ _buffer = memoryview(bytearray(READ_BYTES))
 class Connection(asyncio.BufferedProtocol):
     """Carries one exchange at a time; idle in its pool otherwise."""
 
-    __slots__ = ("_pool", "_transport", "exchange", "idle_until")
+    __slots__ = ("_ended", "_pool", "_transport", "exchange", "idle_until")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        self._ended = False
         self.exchange: Exchange | None = None
         self.idle_until = 0.0
 
@@ -48,7 +49,7 @@ class Connection(asyncio.BufferedProtocol):
     def begin(self, exchange: Exchange, request: list[bytes]) -> None:
         """Send a request; from now on what comes belongs to `exchange`."""
         if self._transport is None:  # lost since it was made: nobody will tell of it again
-            exchange.lost(None)
+            exchange.lost(orderly=False)
             return
         self.exchange = exchange
         self._transport.writelines(request)
@@ -98,6 +99,9 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()  # bytes that nobody asked for
 
     def eof_received(self) -> bool:
+        """Over TLS uvloop only calls this for a close_notify: an end without one may have been made
+        by anybody on the way (RFC 9112 section 9.8)."""
+        self._ended = True
         return False  # close: connection_lost follows
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -105,4 +109,4 @@ class Connection(asyncio.BufferedProtocol):
         self._pool.lost(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.lost(exc)
+            exchange.lost(orderly=self._ended and exc is None)

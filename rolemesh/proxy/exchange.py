@@ -143,12 +143,12 @@ class Exchange:
         elif answer.has_head and (answer.parts or answer.complete):
             self._open()
 
-    def lost(self, error: Exception | None) -> None:
-        """The connection has ended."""
+    def lost(self, *, orderly: bool) -> None:
+        """The connection has ended. `orderly`: the backend closed it, nothing broke."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if error is None and self.answer.end():
+        if orderly and self.answer.end():
             if self._downstream is not None:
                 self._pass_on()
             else:

@@ -63,7 +63,7 @@ class ScriptedPools:
         if play is not None:
             exchange.feed(memoryview(play if isinstance(play, bytes) else play[0]))
         if isinstance(play, tuple):
-            exchange.lost(None)
+            exchange.lost(orderly=True)
         try:
             await exchange.opened
         except BaseException:

@@ -32,8 +32,8 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
 
-def lost(play: Play, error: Exception | None = None) -> Play:
-    play.exchange.lost(error)
+def lost(play: Play, *, orderly: bool = True) -> Play:
+    play.exchange.lost(orderly=orderly)
     return play
 
 
@@ -203,11 +203,11 @@ def test_broken_chunks_in_mid_answer_break_it_off_and_close_the_connection() -> 
         (STREAM_HEAD + b"5\r\n", Failure.LOST_BEFORE_BODY),
     ],
 )
-@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+@pytest.mark.parametrize("orderly", [True, False])
 def test_a_connection_lost_before_the_first_byte_says_how_far_it_came(
-    stream: bytes, failure: Failure, error: Exception | None
+    stream: bytes, failure: Failure, orderly: bool
 ) -> None:
-    broken = failure_of(lost(Play().feed(stream), error))
+    broken = failure_of(lost(Play().feed(stream), orderly=orderly))
     assert (broken.failure, broken.reason) == (failure, Reason.CONNECTION_LOST)
     assert broken.received == len(stream)
 
@@ -230,7 +230,7 @@ def test_an_answer_lost_in_its_middle_is_cut() -> None:
 
 def test_only_an_orderly_end_completes_an_answer_without_framing() -> None:
     assert lost(Play().feed(CLOSE).relay()).ended
-    reset = lost(Play().feed(CLOSE).relay(), ConnectionResetError())
+    reset = lost(Play().feed(CLOSE).relay(), orderly=False)
     assert failure_of(reset).failure is Failure.CUT
     assert not reset.downstream.ended
 

@@ -1,0 +1,334 @@
+"""Connecting with real sockets: the words for what goes wrong, and who is trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+import trustme
+import uvloop
+
+from rolemesh.core.failover import Failure
+from rolemesh.core.health import Reason
+from rolemesh.core.types import Backend, Timeouts
+from rolemesh.proxy.connect import tls_context
+from rolemesh.proxy.exchange import Broken
+from rolemesh.proxy.pool import Pools
+from rolemesh.wire.url import parse_url
+from tests.dead_ports import SilentPort
+from tests.proxy.backends import ANSWER, Peer, listening
+from tests.proxy.conftest import Run
+from tests.proxy.test_pool import ask, failing
+
+HASTY = Timeouts(connect_s=0.1, first_byte_s=5.0, idle_s=5.0)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    path = str(tmp_path / "ca.pem")
+    authority.cert_pem.write_to_path(path)
+    return path
+
+
+def serving(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens: taken, so that nobody else will."""
+    with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
+        four.bind(("127.0.0.1", 0))
+        port = four.getsockname()[1]
+        six.bind(("::1", port))
+        yield port
+
+
+def backend(url: str, ca_file: str | None = None) -> Backend:
+    return Backend("label", "name", parse_url(url), ca_file=ca_file)
+
+
+# No connection
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_a_port_on_which_nobody_listens_refuses(run: Run, host: str, closed_port: int) -> None:
+    """localhost has two addresses: each refuses for itself."""
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        broken = await failing(pools, backend(f"http://{host}:{closed_port}"))
+        assert (broken.failure, broken.reason, broken.detail) == (
+            Failure.CONNECT,
+            Reason.CONNECTION_REFUSED,
+            "connection refused",
+        )
+        pools.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 63 + ".invalid", "xn--a.invalid"])
+def test_a_name_without_an_address_says_so(run: Run, host: str) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        broken = await failing(pools, backend(f"http://{host}:80"))
+        assert (broken.failure, broken.reason) == (Failure.CONNECT, Reason.NAME_NOT_RESOLVED)
+        assert host not in broken.detail
+        pools.close()
+
+    run(scenario())
+
+
+def test_a_port_that_does_not_answer_is_given_up_in_time(run: Run) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        broken = await failing(pools, backend(silent.url), HASTY)
+        assert (broken.failure, broken.reason) == (Failure.CONNECT, Reason.CONNECT_TIMEOUT)
+        assert broken.detail == "no connection within 0.1 s"
+        pools.close()
+
+    silent = SilentPort()
+    try:
+        run(scenario())
+    finally:
+        silent.close()
+
+
+def test_a_tls_handshake_that_does_not_end_counts_as_connecting(run: Run, ca_file: str) -> None:
+    async def behave(peer: Peer) -> None:
+        await peer.closed()
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(behave) as server:
+            url = f"https://127.0.0.1:{server.port}"
+            broken = await failing(pools, backend(url, ca_file), HASTY)
+            assert broken.reason is Reason.CONNECT_TIMEOUT
+            pools.close()
+
+    run(scenario())
+
+
+# TLS
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_server_of_a_trusted_authority_is_talked_to(
+    run: Run, authority: trustme.CA, ca_file: str, host: str
+) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(tls=serving(authority, "localhost", "127.0.0.1")) as server:
+            for _ in range(3):
+                assert await ask(pools, server.backend(host=host, ca_file=ca_file)) == b"ok"
+            assert server.connections == 1
+            pools.close()
+
+    run(scenario())
+
+
+def test_a_certificate_for_another_host_is_not_taken(
+    run: Run, authority: trustme.CA, ca_file: str
+) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(tls=serving(authority, "llm.example")) as server:
+            for host in ("localhost", "127.0.0.1"):
+                broken = await failing(pools, server.backend(host=host, ca_file=ca_file))
+                assert (broken.failure, broken.reason) == (Failure.CONNECT, Reason.TLS_FAILED)
+                assert "not valid for" in broken.detail
+            assert server.requests == 0
+            pools.close()
+
+    run(scenario())
+
+
+def test_a_certificate_of_another_authority_is_not_taken(
+    run: Run, authority: trustme.CA, ca_file: str
+) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(tls=serving(trustme.CA(), "127.0.0.1")) as server:
+            broken = await failing(pools, server.backend(ca_file=ca_file))
+            assert broken.reason is Reason.TLS_FAILED
+            assert "certificate" in broken.detail
+        # Nor is one of an authority that the system does not know, without a ca_file.
+        async with listening(tls=serving(authority, "127.0.0.1")) as server:
+            broken = await failing(pools, server.backend())
+            assert broken.reason is Reason.TLS_FAILED
+            assert server.requests == 0
+            pools.close()
+
+    run(scenario())
+
+
+def test_a_server_that_speaks_no_tls_says_so(run: Run, ca_file: str) -> None:
+    async def behave(peer: Peer) -> None:
+        await peer.reader.read(1)
+        peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(behave) as server:
+            url = f"https://127.0.0.1:{server.port}"
+            broken = await failing(pools, backend(url, ca_file))
+            assert (broken.failure, broken.reason) == (Failure.CONNECT, Reason.TLS_FAILED)
+            pools.close()
+
+    run(scenario())
+
+
+def test_a_server_that_hangs_up_in_the_handshake_is_a_failed_connection(
+    run: Run, ca_file: str
+) -> None:
+    async def behave(peer: Peer) -> None:
+        await peer.reader.read(1)
+        peer.reset()
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(behave) as server:
+            url = f"https://127.0.0.1:{server.port}"
+            broken = await failing(pools, backend(url, ca_file))
+            assert (broken.failure, broken.reason) == (Failure.CONNECT, Reason.TLS_FAILED)
+            pools.close()
+
+    run(scenario())
+
+
+def test_a_server_that_hangs_up_right_after_the_handshake_is_noticed_at_once(
+    run: Run, authority: trustme.CA, ca_file: str
+) -> None:
+    async def behave(peer: Peer) -> None:
+        peer.reset()
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(behave, tls=serving(authority, "127.0.0.1")) as server:
+            for _ in range(5):
+                broken = await failing(pools, server.backend(ca_file=ca_file))
+                assert broken.failure in (Failure.CONNECT, Failure.LOST_BEFORE_HEAD)
+            pools.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["close_notify", "cut"])
+def test_a_body_that_ends_with_its_connection_is_whole_only_when_tls_says_so(
+    authority: trustme.CA, ca_file: str, told: bool
+) -> None:
+    """RFC 9112 section 9.8: else anybody on the way could have cut it. (Only the daemons' event
+    loop tells one from the other.)"""
+
+    def serve(listener: socket.socket, context: ssl.SSLContext) -> None:
+        accepted, _ = listener.accept()
+        with context.wrap_socket(accepted, server_side=True) as peer:
+            peer.recv(65_536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\n\r\nall of it?")
+            if told:
+                peer.unwrap()
+            else:
+                peer.shutdown(socket.SHUT_WR)
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            serving_it = asyncio.create_task(
+                asyncio.to_thread(serve, listener, serving(authority, "127.0.0.1"))
+            )
+            there = backend(f"https://127.0.0.1:{listener.getsockname()[1]}", ca_file)
+            if told:
+                assert await ask(pools, there) == b"all of it?"
+            else:
+                assert (await failing(pools, there)).failure is Failure.CUT
+            await serving_it
+        pools.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scenario(), 10.0))
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_a_ca_file_that_is_none_is_a_failed_connection(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(Broken) as raised:
+        tls_context(str(path))
+    assert (raised.value.failure, raised.value.reason) == (Failure.CONNECT, Reason.TLS_FAILED)
+    assert raised.value.detail.startswith("ca_file cannot be used: ")
+    assert str(tmp_path) not in raised.value.detail
+
+
+def test_authorities_are_read_again_after_a_reload(
+    run: Run, authority: trustme.CA, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        pools, path = Pools(asyncio.get_running_loop()), tmp_path / "ca.pem"
+        trustme.CA().cert_pem.write_to_path(str(path))
+        async with listening(tls=serving(authority, "127.0.0.1")) as server:
+            there = server.backend(ca_file=str(path))
+            assert (await failing(pools, there)).reason is Reason.TLS_FAILED
+            authority.cert_pem.write_to_path(str(path))
+            assert (await failing(pools, there)).reason is Reason.TLS_FAILED
+            pools.forget_contexts()
+            assert await ask(pools, there) == b"ok"
+            pools.close()
+
+    run(scenario())
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    ("host", "networks", "allowed"),
+    [
+        ("127.0.0.1", ["127.0.0.0/8"], True),
+        ("127.0.0.1", ["10.0.0.0/8", "127.0.0.1/32"], True),
+        ("127.0.0.1", ["10.0.0.0/8"], False),
+        ("127.0.0.1", ["::/0"], False),
+        ("127.0.0.1", [], False),
+        ("localhost", ["127.0.0.0/8"], True),
+        ("localhost", ["10.0.0.0/8"], False),
+        ("[::ffff:127.0.0.1]", ["127.0.0.0/8"], True),
+        ("[::ffff:127.0.0.1]", ["10.0.0.0/8"], False),
+    ],
+)
+def test_the_address_that_is_really_connected_to_is_judged(
+    run: Run, host: str, networks: list[str], allowed: bool
+) -> None:
+    async def behave(peer: Peer) -> None:
+        await peer.request()
+        requests.append(peer)
+        peer.send(ANSWER)
+
+    requests: list[Peer] = []
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening(behave) as server:
+            there = server.backend(host=host, networks=tuple(map(ip_network, networks)))
+            if allowed:
+                assert await ask(pools, there) == b"ok"
+            else:
+                broken = await failing(pools, there)
+                assert broken.failure is Failure.CONNECT
+                assert broken.reason is Reason.ADDRESS_NOT_ALLOWED
+                assert not requests
+            pools.close()
+
+    run(scenario())
