@@ -19,5 +19,5 @@ MODELS = {
 
 def live(folder: Path, **sections: Any) -> Live:
     path = folder / "gateway.yaml"
-    path.write_text(yaml.safe_dump({"version": 1, "models": MODELS, **sections}))
+    path.write_text(yaml.safe_dump({"version": 1, "models": MODELS, **sections}, sort_keys=False))
     return live_of(load_gateway(Sources((str(path),)), {}).config)
