@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from rolemesh.errors import RoleMeshError
+from rolemesh.server.limits import claim_standard_descriptors
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -20,6 +21,7 @@ EXIT_INTERRUPTED = 130
 
 def run(command: click.Command, args: Sequence[str] | None, name: str) -> int:
     """Run a command to its end and return the exit code. A traceback means a bug of ours."""
+    claim_standard_descriptors()
     try:
         result = command.main(
             None if args is None else list(args), prog_name=name, standalone_mode=False

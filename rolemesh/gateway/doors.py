@@ -5,6 +5,7 @@ Called first by every handler, before anything else of a request is looked at.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
 
@@ -16,6 +17,7 @@ from rolemesh.gateway.live import Live
 from rolemesh.server.inbound import Inbound
 from rolemesh.wire.headers import presented_key
 
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[0-9a-z.-]+))(?::[0-9]{1,5})?")
 _FORWARDING = ("Forwarded", "X-Real-IP", "Via")
 
 
@@ -73,8 +75,12 @@ def _peer(inbound: Inbound) -> Peer:
 
 
 def _names_loopback(host: str) -> bool:
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-    return name.lower().rstrip(".") == "localhost" or _is_loopback(name)
+    """Strictly: what is no host and port names nothing."""
+    found = _HOST.fullmatch(host.lower())
+    if found is None:
+        return False
+    name = found["v6"] or found["name"].removesuffix(".")
+    return name == "localhost" or _is_loopback(name)
 
 
 def _is_loopback(address: str) -> bool:

@@ -103,7 +103,8 @@ class Forward:
         live = self._live()
         caller = doors.client(live, inbound)
         self.refuse_loop(inbound)
-        if (inbound.request.header("Content-Encoding") or "identity").lower() != "identity":
+        codings = inbound.request.headers("Content-Encoding")
+        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
             raise UnsupportedMediaType("Send the request's body without compression.")
         body = parse(await inbound.request.body(live.max_body_bytes))
         inbound.line.bytes_in = len(body.raw)

@@ -51,9 +51,10 @@ ANSWERED, ANSWERED_LAST = Answered(keep_alive=True), Answered(keep_alive=False)
 
 
 class ClientConnection(RequestHandler):
-    """`flow`: the relay that is told of back-pressure. `busy`: a request is being served."""
+    """`flow`: the relay that is told of back-pressure. `busy`: a request is being served.
+    `written`: bytes given to the transport."""
 
-    __slots__ = ("_head_since", "_late", "_progress", "body", "busy", "flow", "heard_at")
+    __slots__ = ("_head_since", "_late", "_progress", "body", "busy", "flow", "heard_at", "written")
 
     def __init__(self, manager: ClientConnections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -71,6 +72,7 @@ class ClientConnection(RequestHandler):
         self.busy = False
         self.body: StreamReader | None = None  # being read by the handler
         self.heard_at = 0.0
+        self.written = 0
         self._head_since: float | None = None
         self._late = False  # the body stopped coming: nothing is left to wait for
         self._progress = Progress()
@@ -88,13 +90,15 @@ class ClientConnection(RequestHandler):
         if self._late:
             self.force_close()
 
-    def check(self, now: float) -> None:
-        """Called by the sweep: is one of the limits of time over?"""
-        if self.transport is None:
-            return
-        if self.writing_paused:
-            if self._progress.is_stalled(self.transport.get_write_buffer_size(), now):
-                self.transport.abort()
+    async def drained(self) -> None:
+        """Until the client has taken what is ready for it: no answer is made before that."""
+        await self._drain_helper()
+
+    def check(self, transport: asyncio.Transport, now: float) -> None:
+        """Called by the sweep: is one of the limits of time over? `transport` is told, because
+        aiohttp lets go of it while it may still have bytes to send."""
+        if self._progress.is_stalled(self.written, transport.get_write_buffer_size(), now):
+            transport.abort()
         elif self._head_since is not None and now - self._head_since > HEAD_S:
             self.force_close()
         elif self.body is not None and now - self.heard_at > BODY_S:
@@ -132,8 +136,6 @@ class ClientConnection(RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self.transport is not None:
-            self._progress.begin(self.transport.get_write_buffer_size(), self._loop.time())
         if self.flow is not None:
             self.flow.pause()
 
@@ -182,8 +184,8 @@ class ClientConnections(web.Server):
         return len(self._connections)
 
     def sweep(self, now: float) -> None:
-        for connection in self.connections:
-            cast(ClientConnection, connection).check(now)
+        for connection, transport in tuple(self._connections.items()):
+            cast(ClientConnection, connection).check(transport, now)
 
     def close_idle(self) -> None:
         for connection in self.connections:

@@ -20,6 +20,7 @@ class Connection(Protocol):
     """What a downstream needs of the protocol that serves the client's connection."""
 
     flow: Flow | None
+    written: int
 
     @property
     def transport(self) -> asyncio.Transport | None: ...
@@ -112,4 +113,5 @@ class ConnectionDownstream:
             data, self._head = self._head + data, b""
         transport = self._connection.transport
         if data and transport is not None:
+            self._connection.written += len(data)
             transport.write(data)

@@ -128,14 +128,17 @@ class HttpServer:
         refusal = refusal or _flaw(received)
         downstream = ConnectionDownstream(
             connection,
-            # Behind a bad head, who knows where the next request begins?
-            keep_alive=request.keep_alive and refusal is None,
+            # Behind a bad head, who knows where the next request begins? And behind an Upgrade that
+            # is declined, aiohttp does not.
+            keep_alive=request.keep_alive and refusal is None and "Upgrade" not in request.headers,
             head_only=request.method == "HEAD",
             old_client=old_client,
         )
         inbound = self.inbound(received, downstream)
         connection.begin()
         try:
+            if connection.writing_paused:
+                await connection.drained()
             await self.serve(inbound, refusal)
         finally:
             connection.finish()
@@ -259,13 +262,15 @@ class HttpServer:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
 
-def _flaw(request: Request) -> RequestError | None:
+def _flaw(request: AiohttpRequest) -> RequestError | None:
     """What aiohttp lets pass: RFC 9112 sections 2.3, 3.2 and 6.1."""
     if request.version not in ((1, 1), (1, 0)):
         return RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     codings = request.headers("Transfer-Encoding")
     if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
         return RequestError("The only transfer coding that is spoken here is chunked.")
+    if not request.names_its_host:
+        return RequestError("The request's target and its Host header name different hosts.")
     hosts = request.headers("Host")
     if len(hosts) > 1 or (not hosts and request.version == (1, 1)):
         return RequestError("The request must have exactly one Host header.")

@@ -113,11 +113,12 @@ class LaneRequest:
 
 
 class LaneConnection(asyncio.Protocol):
-    """`flow`: the relay that is told of back-pressure."""
+    """`flow`: the relay that is told of back-pressure. `written`: bytes given to the transport."""
 
     __slots__ = (
         "_ahead", "_close_at", "_heard_at", "_lane", "_loop", "_progress", "_request", "_since",
         "_task", "flow", "transport", "writing_paused",
+        "written",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
@@ -133,6 +134,7 @@ class LaneConnection(asyncio.Protocol):
         self.flow: Flow | None = None
         self.transport: asyncio.Transport | None = None
         self.writing_paused = False
+        self.written = 0
 
     @property
     def busy(self) -> bool:
@@ -147,9 +149,8 @@ class LaneConnection(asyncio.Protocol):
         transport, request = self.transport, self._request
         if transport is None:
             return
-        if self.writing_paused:
-            if self._progress.is_stalled(transport.get_write_buffer_size(), now):
-                transport.abort()
+        if self._progress.is_stalled(self.written, transport.get_write_buffer_size(), now):
+            transport.abort()
         elif self._close_at is not None:
             if now > self._close_at:
                 transport.close()
@@ -196,8 +197,6 @@ class LaneConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writing_paused = True
-        if self.transport is not None:
-            self._progress.begin(self.transport.get_write_buffer_size(), self._loop.time())
         if self.flow is not None:
             self.flow.pause()
 

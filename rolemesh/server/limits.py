@@ -15,6 +15,16 @@ from contextlib import suppress
 HEADROOM = 32
 
 
+def claim_standard_descriptors() -> None:
+    """Whoever started this process may have closed 0, 1 or 2: then the next socket would get that
+    number, and what is written to stderr would go to a client."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
 def raise_descriptor_limit() -> int:
     """The soft limit becomes the hard one. Returns what holds now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

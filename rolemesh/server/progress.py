@@ -1,4 +1,4 @@
-"""Whether a client that was sent more than it takes still takes anything at all."""
+"""Whether a client that has something to take still takes any of it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ STALLED_S = 60.0
 
 
 class Progress:
-    """Of one connection whose write buffer is full. Asked by the sweep."""
+    """Of one connection. Asked by the sweep, also while the connection is closing."""
 
-    __slots__ = ("_buffered", "_moved_at")
+    __slots__ = ("_moved_at", "_taken")
 
     def __init__(self) -> None:
-        self._buffered = 0
+        self._taken = -1  # nothing is waiting to be taken
         self._moved_at = 0.0
 
-    def begin(self, buffered: int, now: float) -> None:
-        """The buffer has become full."""
-        self._buffered = buffered
-        self._moved_at = now
-
-    def is_stalled(self, buffered: int, now: float) -> bool:
-        if buffered < self._buffered:
+    def is_stalled(self, written: int, unsent: int, now: float) -> bool:
+        """`written`: bytes given to the transport so far; `unsent`: those that it still holds."""
+        taken = written - unsent if unsent else -1
+        if taken != self._taken:
+            self._taken = taken
             self._moved_at = now
-        self._buffered = buffered
-        return now - self._moved_at > STALLED_S
+        return taken >= 0 and now - self._moved_at > STALLED_S

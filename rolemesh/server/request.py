@@ -86,6 +86,12 @@ class AiohttpRequest:
         return self._request._message.raw_headers
 
     @property
+    def names_its_host(self) -> bool:
+        """False: the target is a whole URL, of another host than the Host header names."""
+        url = self._request.rel_url
+        return not url.absolute or url.raw_authority == (self.header("Host") or "").lower()
+
+    @property
     def peer(self) -> str | None:
         peer = self._connection.peername
         return str(peer[0]) if isinstance(peer, tuple) else None
