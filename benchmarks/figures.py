@@ -78,6 +78,15 @@ def ratio(samples: Sequence[Sample], gateway: str, base: str, workload: str) -> 
     return figure(each.cpu_us / bases[each.round] for each in of(samples, gateway, workload))
 
 
+def headroom(samples: Sequence[Sample], direct: str, workload: str) -> Figure:
+    """How many times the rate of each round's fastest gateway the harness reached without one."""
+    rounds: dict[int, list[float]] = {}
+    for each in samples:
+        if each.workload == workload and each.gateway != direct:
+            rounds.setdefault(each.round, []).append(each.rate)
+    return figure(each.rate / max(rounds[each.round]) for each in of(samples, direct, workload))
+
+
 def void(samples: Iterable[Sample]) -> list[Sample]:
     """Those that spoil the run."""
     return [each for each in samples if each.is_void]

@@ -24,26 +24,27 @@ CONNECT_AT_ONCE = 50  # so that no listen queue overflows
 
 
 class Round:
-    """One script on every connection: again and again until `until`, or once."""
+    """One script on every connection: once, or again and again for `duration_s`."""
 
-    def __init__(
-        self, clients: list[Client], request: bytes, script: Script, duration_s: float
-    ) -> None:
+    def __init__(self, clients: list[Client], job: Job, script: Script, duration_s: float) -> None:
         self._clients = clients
-        self._request = request
+        self._job = job
         self._script = script
+        self._request = _request(job, script)
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + duration_s
         self._left = self._unopened = len(clients)
         self._over: asyncio.Future[None] = self._loop.create_future()
 
-    async def run(self, ramp_s: float, give_up_s: float, all_open: Callable[[], None]) -> None:
+    async def run(self, ramp_s: float, pace_s: float, all_open: Callable[[], None]) -> None:
         self._all_open = all_open
+        began_at = self._loop.time()
         for number, client in enumerate(self._clients):
+            at = began_at + number * ramp_s / len(self._clients)
             client.opened = self._opened
-            client.ended = partial(self._ended, client)
-            self._loop.call_later(number * ramp_s / len(self._clients), self._ask, client)
-        timer = self._loop.call_later(give_up_s, self._give_up)
+            client.ended = partial(self._ended, client, at, pace_s)
+            self._loop.call_at(at, self._ask, client)
+        timer = self._loop.call_later(self._job.give_up_s, self._give_up)
         await self._over
         timer.cancel()
 
@@ -55,9 +56,15 @@ class Round:
         if not self._unopened:
             self._all_open()
 
-    def _ended(self, client: Client) -> None:
-        if client.usable and self._loop.time() < self._until:
-            self._ask(client)
+    def _ended(self, client: Client, asked_at: float, pace_s: float) -> None:
+        now, next_at = self._loop.time(), asked_at + pace_s
+        if client.usable and max(now, next_at) < self._until:
+            if not pace_s:
+                self._ask(client)
+                return
+            # By the clock: a late answer does not make the next requests late.
+            client.ended = partial(self._ended, client, next_at, pace_s)
+            self._loop.call_at(next_at, self._ask, client)
             return
         self._left -= 1
         if not self._left:
@@ -92,7 +99,8 @@ class Generator:
     async def warm_up(self) -> None:
         job = self._job
         if job.warm_up is not None:
-            await self._round(job.warm_up, job.warm_up_s, 0.0, lambda: None)
+            work = Round(self._clients, job, job.warm_up, job.warm_up_s)
+            await work.run(0.0, 0.0, lambda: None)
 
     async def work(self) -> Outcome:
         """The measured part. What the warm-up failed at counts as well: it must not go unseen."""
@@ -101,7 +109,8 @@ class Generator:
         loop = asyncio.get_running_loop()
         cpu, began_at = time.process_time(), loop.time()
         tell = partial(_say, OPEN) if job.script.streams else lambda: None
-        await self._round(job.script, job.duration_s, job.ramp_s, tell)
+        work = Round(self._clients, job, job.script, job.duration_s)
+        await work.run(job.ramp_s, job.pace_s, tell)
         return Outcome(
             answers=tally.answers,
             events=tally.events,
@@ -112,13 +121,6 @@ class Generator:
             first_byte=spread(tally.first_bytes),
             duration=spread(tally.durations),
         )
-
-    async def _round(
-        self, script: Script, duration_s: float, ramp_s: float, all_open: Callable[[], None]
-    ) -> None:
-        request = _request(self._job, script)
-        work = Round(self._clients, request, script, duration_s)
-        await work.run(ramp_s, self._job.give_up_s, all_open)
 
 
 def _request(job: Job, script: Script) -> bytes:

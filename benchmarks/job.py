@@ -15,7 +15,8 @@ DONE = "done"
 @frozen
 class Job:
     """`duration_s` for requests one after the other on each connection; streams end by themselves,
-    one on each connection, begun over `ramp_s`. `warm_up` runs first and is not counted."""
+    one on each connection. Connections begin one after the other over `ramp_s`. With `pace_s` each
+    asks once in that time, else as soon as it has its answer. `warm_up` comes first, uncounted."""
 
     port: int
     script: Script
@@ -24,6 +25,7 @@ class Job:
     headers: tuple[tuple[str, str], ...] = ()
     duration_s: float = 0.0
     ramp_s: float = 0.0
+    pace_s: float = 0.0
     warm_up: Script | None = None
     warm_up_s: float = 0.0
     give_up_s: float = 60.0

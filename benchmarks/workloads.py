@@ -41,6 +41,18 @@ def requests(duration_s: float, connections: int = 64) -> Workload:
     )
 
 
+def paced(duration_s: float, a_second: int, connections: int = 64) -> Workload:
+    """The same rate for all: what a request costs depends on how many come at once. A gateway that
+    is never idle finds many requests each time it looks, and its peers awake."""
+    pace_s = connections / a_second
+    return Workload(
+        name="paced",
+        title=f"The same at {a_second:,} requests a second, whichever the gateway",
+        unit="request",
+        job=evolve(requests(duration_s, connections).job, pace_s=pace_s, ramp_s=pace_s),
+    )
+
+
 def streams(events: int, at_once: int = 200, gap_ms: int = 20) -> Workload:
     script = Script(answer_bytes=230, events=events, gap_ms=gap_ms)
     return Workload(
@@ -60,9 +72,13 @@ def streams(events: int, at_once: int = 200, gap_ms: int = 20) -> Workload:
 
 def quick() -> tuple[Workload, ...]:
     """Streams first: memory is read while the gateway is fresh."""
-    return streams(events=100), requests(duration_s=2.0)
+    return streams(events=100), requests(duration_s=1.5), paced(duration_s=1.5, a_second=2000)
 
 
 def tiny() -> tuple[Workload, ...]:
     """For the harness's own test."""
-    return streams(events=5, at_once=4), requests(duration_s=0.2, connections=4)
+    return (
+        streams(events=5, at_once=4),
+        requests(duration_s=0.2, connections=4),
+        paced(duration_s=0.2, a_second=200, connections=4),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.figures import Figure, Sample, figure, ratio, void
+from benchmarks.figures import Figure, Sample, figure, headroom, ratio, void
 from benchmarks.job import Outcome, Spread, spread
 
 
@@ -23,6 +23,15 @@ def test_a_ratio_is_taken_within_each_round() -> None:
         sample("rolemesh", 1, 50.0),
     ]
     assert ratio(samples, "rolemesh", "nginx", "requests") == Figure(4.0, 3.0, 5.0)
+
+
+def test_headroom_is_over_the_fastest_gateway_of_each_round() -> None:
+    samples = [
+        sample("direct", 0, 0.0, units=400),
+        sample("nginx", 0, 1.0, units=200),
+        sample("rolemesh", 0, 1.0, units=100),
+    ]
+    assert headroom(samples, "direct", "requests") == Figure(2.0, 2.0, 2.0)
 
 
 def test_cost_rate_and_share_are_of_what_came_in_order() -> None:

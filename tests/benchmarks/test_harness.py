@@ -54,10 +54,13 @@ def test_a_run_measures_the_gateway_and_writes_json_and_a_page(tmp_path: Path) -
     assert command.main(argv) == 0
     samples = json.loads((tmp_path / "performance.json").read_text())["samples"]
     seen = {(each["gateway"], each["workload"]): each for each in samples}
-    assert set(seen) == set(itertools.product(("direct", "rolemesh"), ("streams", "requests")))
+    assert set(seen) == set(
+        itertools.product(("direct", "rolemesh"), ("streams", "requests", "paced"))
+    )
     assert all(each["outcome"]["failed"] == 0 for each in samples)
     assert seen["rolemesh", "streams"]["units"] == 20
     assert seen["rolemesh", "requests"]["cpu_s"] > 0
+    assert 30 <= seen["rolemesh", "paced"]["units"] <= 44  # 200 a second for 0.2 s, and not more
     assert "| rolemesh |" in (tmp_path / "performance.md").read_text()
 
 
