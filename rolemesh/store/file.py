@@ -3,7 +3,9 @@
 Fed by a daemon with snapshots of what it must remember. Written in a thread, atomically, at most
 once a second, readable by its owner only (it holds tokens), and locked against a second process.
 Nothing that is wrong with the file is fatal, but for that lock: a bad one is set aside with a
-warning, and where nothing can be written the daemon runs on and forgets at its end.
+warning, and where nothing can be written the daemon runs on and forgets at its end. What stands in
+the file's place and is no regular file (a directory, a device) is a mistake in the configuration:
+it is told at the start, and neither renamed nor replaced, ever.
 """
 
 from __future__ import annotations
@@ -36,6 +38,15 @@ RETRY_S = 30.0
 CLOSE_S = 5.0
 MAX_BYTES = 256 * 2**20
 
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link that leads nowhere",
+}
+
 
 class _Envelope(msgspec.Struct):
     """`written_at`: Unix time. No monotonic instant outlives its process."""
@@ -63,7 +74,14 @@ class StateFile:
         self._one_at_a_time = threading.Lock()
 
     def open(self) -> None:
-        """Make the directory and take the lock. Raises RunError when another process has it."""
+        """Make the directory and take the lock. Raises RunError when another process has it, or
+        when something else than a regular file is in the file's place."""
+        found = _not_a_file(self.path)
+        if found is not None:
+            raise RunError(
+                f"the state file {self.path} cannot be used: there is {found}, and only a regular"
+                " file would be replaced. Set state_path to the path of a file"
+            )
         lock = self.path.with_name(f"{self.path.name}.lock")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,6 +121,8 @@ class StateFile:
         """Rename the file, so that it can be looked at and nothing is written over it."""
         aside = self.path.with_name(f"{self.path.name}.corrupt")
         try:
+            _only_a_file(self.path)
+            _only_a_file(aside)
             self.path.replace(aside)
         except OSError as error:
             log.warning("the state file %s is left unused (%s) and stays where it is: %s",
@@ -167,9 +187,8 @@ class StateFile:
                         " lost at the next start", self.path, error.strerror)  # fmt: skip
 
     def _read(self) -> bytes:
-        found = self.path.stat()
-        # Opening a pipe that nobody writes to would hang.
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+        _only_a_file(self.path)
+        if self.path.stat().st_size > MAX_BYTES:
             return b""
         return self.path.read_bytes()
 
@@ -180,6 +199,8 @@ class StateFile:
 
     def _replace_alone(self, envelope: _Envelope) -> None:
         temporary = self.path.with_name(f"{self.path.name}.new")
+        _only_a_file(self.path)
+        _only_a_file(temporary)  # opening a pipe that nobody reads would hang
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(temporary, flags, 0o600), "wb") as file:
             os.fchmod(file.fileno(), 0o600)
@@ -197,3 +218,20 @@ class StateFile:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _not_a_file(path: Path) -> str | None:
+    """What is there instead of a regular file. None: one, or nothing, or nothing that can be
+    seen."""
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except OSError:
+        return None
+    return None if kind == stat.S_IFREG else _KINDS.get(kind, "something else")
+
+
+def _only_a_file(path: Path) -> None:
+    """Raises OSError for what must not be opened, renamed or replaced."""
+    found = _not_a_file(path)
+    if found is not None:
+        raise OSError(errno.EINVAL, f"{path.name} is {found}")

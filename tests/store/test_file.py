@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import re
+import socket
 import stat
 from pathlib import Path
 
@@ -110,16 +113,67 @@ async def test_a_bad_file_is_set_aside_with_a_warning(
     assert path.with_name("gateway.json.corrupt").read_bytes() == content
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-async def test_a_directory_or_a_pipe_in_its_place_is_set_aside(path: Path, make):
+def _bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path.parent):
+        listener.bind(path.name)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+OBSTACLES = {
+    "a directory": Path.mkdir,
+    "a named pipe": os.mkfifo,
+    "a socket": _bind,
+    "a symbolic link": _loop,
+}
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+async def test_what_is_no_file_is_refused_at_the_start_and_left_alone(path: Path, what: str):
     path.parent.mkdir()
-    make(path)
+    OBSTACLES[what](path)
+    before = path.lstat()
+    with pytest.raises(RunError, match=f"{re.escape(str(path))} .*there is {what}.*state_path"):
+        StateFile(f"{path}/").open()
+    assert path.lstat() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+async def test_a_device_is_refused_at_the_start():
+    with pytest.raises(RunError, match="/dev/null cannot be used: there is a device"):
+        StateFile("/dev/null").open()
+    assert not Path("/dev/null.lock").exists()
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+async def test_what_is_no_file_is_never_replaced_when_it_comes_later(
+    path: Path, what: str, caplog: pytest.LogCaptureFixture
+):
+    state = StateFile(path)
+    state.open()
+    OBSTACLES[what](path)
+    before = path.lstat()
+    assert state.read() is None
+    state.set_aside("a test")
+    await state.close(lambda: {"a": 1})
+    assert path.lstat() == before
+    assert not path.with_name("gateway.json.corrupt").exists()
+    assert caplog.text.count(f"gateway.json is {what}") == 3
+
+
+@pytest.mark.parametrize("beside", ["gateway.json.corrupt", "gateway.json.new"])
+async def test_what_is_no_file_beside_it_is_never_replaced(path: Path, beside: str):
+    path.parent.mkdir()
+    path.write_bytes(b"{")
+    obstacle = path.with_name(beside)
+    os.mkfifo(obstacle)
     state = StateFile(path)
     state.open()
     assert state.read() is None
     await state.close(lambda: {"a": 1})
-    assert path.is_file()
-    assert path.with_name("gateway.json.corrupt").exists()
+    assert obstacle.is_fifo()
 
 
 async def test_changes_are_written_by_themselves_and_gathered(path: Path):
