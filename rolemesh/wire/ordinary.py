@@ -51,7 +51,7 @@ class Recogniser:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = {f"POST {path} HTTP/1.1".encode(): path for path in paths}
-        self._starts = tuple(self._paths)
+        self._starts = tuple(line + b"\r" for line in self._paths)
 
     def look(self, data: bytes) -> OrdinaryHead | Verdict:
         """`data` is what has come of a request, its body perhaps included."""

@@ -1,0 +1,177 @@
+"""The ordinary shape: taken only where the full parser would read the same."""
+
+from __future__ import annotations
+
+import httptools
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rolemesh.wire.ordinary import MAX_FIELDS, MAX_HEAD_BYTES, OrdinaryHead, Recogniser, Verdict
+
+PATH = "/v1/chat/completions"
+LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
+FIELDS = b"Host: x\r\nContent-Length: 2\r\n"
+RECOGNISER = Recogniser((PATH, "/v1/completions"))
+
+
+def looked_at(*fields: bytes, line: bytes = LINE) -> OrdinaryHead | Verdict:
+    head = b"".join(field + b"\r\n" for field in (b"Host: x", b"Content-Length: 2", *fields))
+    return RECOGNISER.look(line + head + b"\r\n{}")
+
+
+def test_an_ordinary_request_is_taken() -> None:
+    head = looked_at(b"Authorization:Bearer  k \t", b"Connection: Keep-Alive", b"X-Empty:")
+    assert isinstance(head, OrdinaryHead)
+    assert (head.path, head.length) == (PATH, 2)
+    assert head.raw_headers == [
+        (b"Host", b"x"),
+        (b"Content-Length", b"2"),
+        (b"Authorization", b"Bearer  k"),
+        (b"Connection", b"Keep-Alive"),
+        (b"X-Empty", b""),
+    ]
+    assert head.fields[b"authorization"] == b"Bearer  k"
+
+
+def test_the_body_begins_behind_the_blank_line() -> None:
+    data = LINE + FIELDS + b"\r\n" + b"\r\n\r\n"
+    head = RECOGNISER.look(data)
+    assert isinstance(head, OrdinaryHead)
+    assert data[head.body_at :] == b"\r\n\r\n"
+
+
+def test_a_request_that_is_not_whole_may_still_become_one() -> None:
+    data = LINE + FIELDS + b"\r\n"
+    for size in range(len(data)):
+        assert RECOGNISER.look(data[:size]) is Verdict.MORE
+    assert isinstance(RECOGNISER.look(data), OrdinaryHead)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"G",
+        b"post",
+        b"\r\nPOST",
+        b"POST  ",
+        b"POST /v1/models HTTP/1.1\r\n",
+        b"POST /v1/chat/completions?a=b HTTP/1.1\r\n",
+        b"POST /v1/chat/completions/ HTTP/1.1\r\n",
+        b"POST /v1/chat%2Fcompletions HTTP/1.1\r\n",
+        b"POST http://x/v1/chat/completions HTTP/1.1\r\n",
+        b"POST /v1/chat/completions HTTP/1.0\r\n",
+        b"POST /v1/chat/completions HTTP/1.1 \r\n",
+        b"POST /v1/chat/completions HTTP/1.1\n\r\n",
+        b"PUT /v1/chat/completions HTTP/1.1\r\n",
+        LINE + b"\r\n",
+        LINE + b"A: " + b"b" * MAX_HEAD_BYTES,
+        LINE + b"A: " + b"b" * MAX_HEAD_BYTES + b"\r\n" + FIELDS + b"\r\n",
+    ],
+)
+def test_another_line_is_odd_as_soon_as_it_can_be_told(data: bytes) -> None:
+    assert RECOGNISER.look(data) is Verdict.ODD
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Host: y",
+        b"content-length: 2",
+        b"Transfer-Encoding: chunked",
+        b"transfer-encoding: identity",
+        b"Expect: 100-continue",
+        b"Upgrade: h2c",
+        b"Content-Encoding: gzip",
+        b"Connection: close",
+        b"Connection: keep-alive, X-Hop",
+        b"X: 1\r\nx: 2",
+        b"X : 1",
+        b" X: 1",
+        b"\tfolded",
+        b"X\x00: 1",
+        b"X: \x00",
+        b"X: \x7f",
+        b"X: a\rb",
+        b"X: a\nY: b",
+        b"X: a\n",
+        "X: ü".encode(),
+        b"X: \xff",
+        b"no colon",
+        b": no name",
+        b"X@Y: 1",
+        b"\r\n",
+    ],
+)
+def test_a_field_that_could_be_read_in_two_ways_is_odd(field: bytes) -> None:
+    head = looked_at(field)
+    # A blank line ends the head, and the rest is its body.
+    assert head is Verdict.ODD or field == b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 2\r\n",
+        b"Host: x\r\n",
+        b"Host: x\r\nContent-Length:\r\n",
+        b"Host: x\r\nContent-Length: +2\r\n",
+        b"Host: x\r\nContent-Length: -2\r\n",
+        b"Host: x\r\nContent-Length: 2, 2\r\n",
+        b"Host: x\r\nContent-Length: 0x2\r\n",
+        b"Host: x\r\nContent-Length: 2_0\r\n",
+        b"Host: x\r\nContent-Length: 00000000002\r\n",
+        b"Host: x\r\nContent-Length: 2\r\n"
+        + b"".join(b"A%d: b\r\n" % n for n in range(MAX_FIELDS)),
+    ],
+)
+def test_a_head_without_one_host_and_one_plain_length_is_odd(fields: bytes) -> None:
+    assert RECOGNISER.look(LINE + fields + b"\r\n{}") is Verdict.ODD
+
+
+class Read:
+    """What httptools understands of a request."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = b""
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+PIECE = st.one_of(
+    st.sampled_from(
+        [
+            b"\r\n", b"\r", b"\n", b":", b" ", b"\t", b",", b"Host: x\r\n",
+            b"Content-Length: 2\r\n", b"Content-Length: 0\r\n", b"A: b\r\n",
+            b"Connection: keep-alive\r\n", b"Transfer-Encoding: chunked\r\n",
+            b"Connection: close\r\n", b"X", b"\r\n{}",
+        ]
+    ),
+    st.binary(max_size=3),
+)  # fmt: skip
+
+
+@given(st.lists(PIECE, max_size=12).map(b"".join))
+@example(FIELDS + b"\r\n{}")
+@example(b"Host: x\r\nContent-Length: 2\r\nA: b\tc \t\r\n\r\n{}")
+def test_what_is_taken_is_read_by_another_parser_in_the_same_way(rest: bytes) -> None:
+    head = RECOGNISER.look(LINE + rest)
+    if not isinstance(head, OrdinaryHead):
+        return
+    read = Read()
+    parser = httptools.HttpRequestParser(read)
+    data = (LINE + rest)[: head.body_at] + b"x" * head.length
+    parser.feed_data(data)
+    assert read.complete
+    assert read.body == b"x" * head.length
+    assert parser.should_keep_alive()
+    assert [(name, value.strip(b" \t")) for name, value in read.headers] == head.raw_headers
