@@ -68,7 +68,8 @@ class GatewayProcess:
         self.tls = tls
         self.address = ("127.0.0.1", 0)
         self.lines: list[Line] = []
-        self.text = ""  # the whole of stderr
+        self.odd_lines: list[str] = []  # what is no JSON, though the log should be
+        self._texts: list[str] = []
         self._env = dict(env or {})
         self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
@@ -133,7 +134,7 @@ class GatewayProcess:
         return self._process
 
     def start(self) -> GatewayProcess:
-        self.lines, self.text = [], ""
+        self.lines, self.odd_lines, self._texts = [], [], []
         process = self.launch()
         self._reader = threading.Thread(target=self._read_log, args=(process,), daemon=True)
         self._reader.start()
@@ -166,6 +167,8 @@ class GatewayProcess:
         for word in UNCLEAN:
             if word in self.text:
                 raise AssertionError(f"{word!r} in the log:\n{self.text}")
+        if self.odd_lines:
+            raise AssertionError(f"no JSON: {self.odd_lines}")
 
     def signal(self, number: signal.Signals) -> None:
         self._told_to_end = self._told_to_end or number in (signal.SIGTERM, signal.SIGINT)
@@ -208,10 +211,22 @@ class GatewayProcess:
         for raw in process.stderr:
             text = raw.decode("utf-8", "backslashreplace")
             with self._news:
-                self.text += text
-                if text.startswith("{"):
-                    self.lines.append(json.loads(text))
+                self._texts.append(text)
+                self._note(text)
                 self._news.notify_all()
+
+    @property
+    def text(self) -> str:
+        """The whole of standard error so far."""
+        return "".join(self._texts)
+
+    def _note(self, text: str) -> None:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            self.odd_lines.append(text)
+        else:
+            self.lines.append(line)
 
     def wait_line(self, wanted: Callable[[Line], object], timeout_s: float = 5.0) -> Line:
         """The first log line that `wanted` accepts, now or within `timeout_s`."""

@@ -40,6 +40,7 @@ def test_a_request_is_one_line_with_everything(gateway: GatewayProcess, pair: Pa
     assert line["bytes_out"] == len(reply.body)
     assert 0 < line["first_byte_s"] <= line["duration_s"] < 5
     assert (line["prompt_tokens"], line["completion_tokens"]) == (7, 3)
+    assert line["attempts"] == 2
     assert line["time"].endswith("Z")
     time.sleep(0.1)
     assert len([each for each in gateway.lines if each.get("request_id") == "the-one"]) == 1
