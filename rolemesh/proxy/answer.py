@@ -1,8 +1,9 @@
 """A backend's answer, parsed strictly: bytes in, head and pieces of the body out. No I/O.
 
 Fed by an exchange. httptools does the parsing; what it lets pass and RFC 9112 does not (other
-transfer codings, other versions, a second answer behind the first, endless interim answers, a head
-without end) is refused here. `flaw` says so in words; the bytes themselves are never repeated.
+transfer codings, other versions and protocols, a second answer behind the first, endless interim
+answers, a head without end) is refused here. `flaw` says so in words; the bytes themselves are
+never repeated.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import httptools
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 256
 MAX_INTERIM = 32  # 1xx heads before the answer (RFC 9110 section 15.2)
+MAX_STATUS = 599  # RFC 9110 section 15: there are five classes
 
 _TIMEOUT = re.compile(rb"timeout=(\d{1,6})", re.IGNORECASE)
 
@@ -34,13 +36,15 @@ class Answer:
     """
 
     __slots__ = (
-        "_bare_bytes", "_interim", "_parser", "_skipping", "complete", "content_type", "flaw",
-        "framing", "has_head", "headers", "keep_alive", "keep_alive_s", "length", "parts", "status",
+        "_bare_bytes", "_heads", "_interim", "_parser", "_skipping", "complete", "content_type",
+        "flaw", "framing", "has_head", "headers", "keep_alive", "keep_alive_s", "length", "parts",
+        "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._bare_bytes = 0  # heads and trailers, since the last piece of a body
+        self._heads: list[bytes] = []  # what has come of heads, until the answer's own is whole
         self._interim = 0
         self._skipping = False
         self.has_head = self.complete = self.keep_alive = False
@@ -56,10 +60,15 @@ class Answer:
     def feed(self, data: memoryview) -> None:
         """Afterwards look at `flaw` first."""
         self._bare_bytes += len(data)
+        in_head = not self.has_head
+        if in_head:
+            self._heads.append(bytes(data))
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse("its framing is not proper HTTP")
+        if in_head and self.has_head:
+            self._check_protocol()
         if self._bare_bytes > MAX_HEAD_BYTES:
             self._refuse(f"its {'trailer' if self.has_head else 'head'} is too large")
 
@@ -109,6 +118,8 @@ class Answer:
                 self._refuse("it sent a 1xx that was not asked for")
             self._skipping = True
             self.headers.clear()
+        elif status > MAX_STATUS:
+            self._refuse("its status is none of HTTP's")
         else:
             self.status = status
             self._read_head()
@@ -130,6 +141,13 @@ class Answer:
 
     def _refuse(self, flaw: str) -> None:
         self.flaw = self.flaw or flaw
+
+    def _check_protocol(self) -> None:
+        """httptools takes RTSP and ICE for HTTP, and does not tell."""
+        heads = b"".join(self._heads).split(b"\r\n\r\n", self._interim + 1)
+        self._heads.clear()
+        if not all(head.lstrip(b"\r\n").startswith(b"HTTP/1.") for head in heads[:-1]):
+            self._refuse("it speaks another protocol than HTTP")
 
     def _read_head(self) -> None:
         """RFC 9112 section 6.3, less what no model server needs. httptools has already refused a

@@ -122,7 +122,13 @@ def test_the_framing_is_read_from_the_head(
         b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 600 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n",
         b"ICY 200 OK\r\n\r\n",
+        b"ICE/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"RTSP/1.0 100 Go\r\n\r\n" + LENGTH,
+        INTERIM + b"RTSP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"\x16\x03\x01 this is TLS",
         b"hello",
     ],
@@ -131,6 +137,14 @@ def test_what_is_no_proper_answer_is_refused_and_not_repeated(stream: bytes) -> 
     for answer in (fed(stream), fed(*(bytes([byte]) for byte in stream))):
         assert answer.flaw is not None
         assert answer.flaw.startswith(("its ", "it "))
+
+
+def test_a_body_may_speak_of_other_protocols() -> None:
+    body = b"\r\n\r\nRTSP/1.0 200 OK\r\n\r\n"
+    head = OK + b"Content-Length: %d\r\n\r\n" % len(body)
+    for answer in (fed(head + body), fed(INTERIM + head + body), fed(INTERIM, head + body)):
+        assert answer.flaw is None
+        assert answer.take() == body
 
 
 @pytest.mark.parametrize("answer", [LENGTH, CHUNKED, EMPTY])
