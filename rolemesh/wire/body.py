@@ -4,7 +4,9 @@ Fed by the conductors of the gateway and the node; `wire/registration` uses `top
 never parsed into objects: msgspec validates it and splits the top level only (a 1 MiB prompt costs
 a third of a millisecond). What msgspec lets pass is checked here: invalid UTF-8 inside values and
 duplicate top-level keys. What it refuses although RFC 8259 section 7 allows it, an escaped lone
-surrogate (JavaScript cuts emoji in halves), is let pass. Errors never repeat what was sent.
+surrogate (JavaScript cuts emoji in halves), is let pass. All of it is linear in C, for the event
+loop waits meanwhile; what would cost more (top-level keys, their names) is bounded. Errors never
+repeat what was sent.
 """
 
 from __future__ import annotations
@@ -19,20 +21,29 @@ from msgspec import Raw
 from rolemesh.errors import InvalidJson, InvalidValue
 
 MAX_KEYS = 1024  # at the top level; each costs time on the event loop
+MAX_NAME = 1024  # characters of a top-level key; finding its end costs far more than a value's
+# A body of this many bytes is split at once. In a bigger one the keys are counted as they come.
+SMALL_BYTES = 2**16
 
 _SPLIT = msgspec.json.Decoder(dict[str, Raw])
 _STRING = msgspec.json.Decoder(str)
 _STREAM = {b"true": True, b"false": False, b"null": False}
 
+# Possessive: giving back white space, byte by byte, never makes a match.
 _KEY = re.compile(
-    rb'[ \t\n\r]*[{,][ \t\n\r]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL
+    rb'[ \t\n\r]*+[{,][ \t\n\r]*+"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL
 )
-_CLOSE = re.compile(rb"[ \t\n\r]*(})[ \t\n\r]*\Z")
-_EMPTY = re.compile(rb"[ \t\n\r]*\{[ \t\n\r]*(})[ \t\n\r]*\Z")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_CLOSE = re.compile(rb"[ \t\n\r]*+(})[ \t\n\r]*+\Z")
+_EMPTY = re.compile(rb"[ \t\n\r]*+\{[ \t\n\r]*+(})[ \t\n\r]*+\Z")
 _ESCAPE = re.compile("surrogate|hex escape|truncated")  # what msgspec says of a lone one
 _TOO_DEEP = "The request body is nested too deeply."
 _BYTE = re.compile(r"\(byte (\d+)\)")
+
+
+class _Name(str):
+    """A top-level key of a big body, seen while the body is read."""
+
+    __slots__ = ()
 
 
 @frozen
@@ -120,7 +131,7 @@ def _split(data: bytes) -> tuple[dict[str, Raw], int, int]:
     if not data.isascii():
         _check_utf8(data)
     try:
-        fields = _SPLIT.decode(data)
+        fields = _decode(data)
     except msgspec.DecodeError as error:
         fields = _with_lone_surrogates(data, error)
     except RecursionError:
@@ -139,13 +150,31 @@ def _check_utf8(data: bytes) -> None:
         raise InvalidJson("The request body is not valid UTF-8.") from None
 
 
+def _decode(data: bytes) -> dict[str, Raw]:
+    """Raises msgspec.DecodeError, RecursionError, and InvalidJson beyond the bounds."""
+    if len(data) <= SMALL_BYTES:
+        return _SPLIT.decode(data)
+    numbers = iter(range(MAX_KEYS))
+
+    def see(_: type, name: str) -> _Name:
+        if next(numbers, None) is None:
+            raise _too_many_keys()
+        if len(name) > MAX_NAME:
+            raise _long_name()
+        return _Name(name)
+
+    fields = msgspec.json.decode(data, type=dict[_Name, Raw], dec_hook=see)
+    return {str(name): value for name, value in fields.items()}
+
+
 def _with_lone_surrogates(data: bytes, error: msgspec.DecodeError) -> dict[str, Raw]:
-    """Split a copy in which every escaped surrogate is six plain characters: no place changes."""
+    """Split a copy in which every escape \\ud... is \\u9..., a character: no place changes, and no
+    key becomes one that is read here."""
     if not _ESCAPE.search(str(error)):
         raise _invalid(error) from None
-    masked = _SURROGATE.sub(b"......", data.replace(rb"\\", b".."))
+    masked = data.replace(rb"\\", b"..").replace(rb"\ud", rb"\u9").replace(rb"\uD", rb"\u9")
     try:
-        fields = _SPLIT.decode(masked)
+        fields = _decode(masked)
     except msgspec.DecodeError as again:
         raise _invalid(again) from None
     except RecursionError:
@@ -169,12 +198,17 @@ def _compact(data: bytes, fields: Mapping[str, Raw]) -> tuple[int, int] | None:
     No key can be written in fewer bytes than its name and two quotes. So when the fields without
     any space fill the data, there is no space, no escape in a key and no duplicate.
     """
+    if not 0 < len(fields) <= MAX_KEYS:
+        return None
     at, model_at = 1, -1
     for name, value in fields.items():
         if name == "model":
             model_at = at + 8
-        at += len(name) + 4 + _size(value)
-    if at != len(data) or not 0 < len(fields) <= MAX_KEYS:
+        length = len(name)
+        if length > MAX_NAME:
+            return None
+        at += length + 4 + _size(value)
+    if at != len(data):
         return None
     return model_at, at - 1
 
@@ -187,10 +221,12 @@ def _walk(data: bytes, fields: Mapping[str, Raw]) -> tuple[dict[str, int], int]:
     beginning up to a comma or a brace, so the first departure from the text is always seen.
     """
     if len(fields) > MAX_KEYS:
-        raise InvalidJson(f"The request body has more than {MAX_KEYS} top-level keys.")
+        raise _too_many_keys()
     starts = {}
     end = 0
     for name, value in fields.items():
+        if len(name) > MAX_NAME:
+            raise _long_name()
         key = _KEY.match(data, end)
         text = bytes(value)
         if key is None or not data.startswith(text, key.end()):
@@ -209,3 +245,11 @@ def _size(value: Raw) -> int:
 
 def _duplicate() -> InvalidJson:
     return InvalidJson("The request body repeats a top-level key.")
+
+
+def _too_many_keys() -> InvalidJson:
+    return InvalidJson(f"The request body has more than {MAX_KEYS} top-level keys.")
+
+
+def _long_name() -> InvalidJson:
+    return InvalidJson(f"The request body has a top-level key of more than {MAX_NAME} characters.")

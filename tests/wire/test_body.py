@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rolemesh.errors import InvalidJson, InvalidValue
-from rolemesh.wire.body import MAX_KEYS, parse, rewrite, top_level
+from rolemesh.wire.body import MAX_KEYS, MAX_NAME, SMALL_BYTES, parse, rewrite, top_level
 
 SCALARS = (
     st.none()
@@ -62,6 +64,16 @@ def test_a_body_is_read_as_it_was_written(case: tuple[list[tuple[str, str]], str
     assert body.model == expected.get("model")
     assert body.stream == bool(expected.get("stream"))
     assert text.encode()[body.close_at :].strip() == b"}"
+
+
+@given(written())
+def test_a_big_body_is_read_as_a_small_one(case: tuple[list[tuple[str, str]], str]) -> None:
+    fields, text = case
+    body = parse(b" " * SMALL_BYTES + text.encode())
+    assert {key: bytes(raw).decode() for key, raw in body.fields.items()} == dict(fields)
+    assert {type(key) for key in body.fields} <= {str}
+    before = json.loads(text)
+    assert json.loads(rewrite(body, "m", {"a": b"0"})) == {"a": 0, **before, "model": "m"}
 
 
 @given(written(), st.text(), st.dictionaries(st.text(max_size=3), JSON, max_size=3))
@@ -149,13 +161,17 @@ BAD = {
     "a repeated key beside a surrogate": b'{"a":1,"s":"\\ud800","a":2}',
     "a surrogate outside a string": b'{"a":\\ud800}',
     "too many keys": b"{" + b",".join(b'"k%d":1' % i for i in range(MAX_KEYS + 1)) + b"}",
+    "a long key": b'{"' + b"a" * (MAX_NAME + 1) + b'":1}',
+    "a long key, spaced": b'{ "' + b"\\n" * (MAX_NAME + 1) + b'": 1 }',
+    "a long key beside a surrogate": b'{"s":"\\ud800","' + b"a" * (MAX_NAME + 1) + b'":1}',
 }
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
-def test_bad_json_is_refused_without_an_echo(data: bytes) -> None:
+@pytest.mark.parametrize("before", [b"", b" " * SMALL_BYTES], ids=["small", "big"])
+def test_bad_json_is_refused_without_an_echo(data: bytes, before: bytes) -> None:
     with pytest.raises(InvalidJson) as caught:
-        parse(data)
+        parse(before + data)
     assert caught.value.status == 400
     assert "secr" not in caught.value.message
 
@@ -195,6 +211,45 @@ def test_half_of_an_emoji_in_a_prompt_passes_byte_for_byte(value: bytes) -> None
     body = parse(data)
     assert bytes(body.fields["prompt"]) == b'"' + value + b'"'
     assert rewrite(body, "b", {}) == data.replace(b'"a"', b'"b"')
+
+
+def test_a_prompt_with_half_an_emoji_may_stand_beside_escaped_keys() -> None:
+    data = rb'{"\ud83d\ude00":1,"\ud06dodel":"x","\uD83D\uDE01":2,"model":"a","s":"\ud83d"}'
+    body = parse(data)
+    assert body.model == "a"
+    assert rewrite(body, "b", {}) == data.replace(b'"a"', b'"b"')
+
+
+def test_as_many_and_as_long_keys_as_allowed_are_let_pass() -> None:
+    names = [f"{number:04}".ljust(MAX_NAME, "k") for number in range(MAX_KEYS)]
+    for names_of in (names, [name[:5] for name in names]):
+        body = parse(json.dumps(dict.fromkeys(names_of, 1)).encode())
+        assert list(body.fields) == names_of
+
+
+BULK = 8 * 2**20
+HOSTILE = {
+    "a long key of escapes": b'{"model":"w","' + b"a\\n" * (BULK // 3) + b'":1}',
+    "short keys": b"{" + b",".join(b'"%x":1' % number for number in range(BULK // 11)) + b"}",
+    "short keys, cut": b"{" + b",".join(b'"%x":1' % number for number in range(BULK // 11)),
+    "one key again and again": b"{" + b'"a":1,' * (BULK // 6) + b'"b":1}',
+    "halves of emoji": b'{"model":"w","x":"' + b"\\ud800" * (BULK // 6) + b'"}',
+    "emoji and a half": b'{"x":"' + b"\\ud83d\\ude00" * (BULK // 12) + b'\\ud800"}',
+    "spaces before a repeated key": b'{"a":1' + b" " * BULK + b',"a":1}',
+    "long keys": b"{"
+    + b",".join(b'"%04d' % i + b"\\n" * 1000 + b'":1' for i in range(1024))
+    + b"}",
+    "small numbers": b'{"x":[' + b"1," * (BULK // 2) + b"1]}",
+    "small objects": b'{"x":[' + b'{"a":1},' * (BULK // 8) + b"1]}",
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_body_holds_the_event_loop_for_long(data: bytes) -> None:
+    before = time.process_time()
+    with contextlib.suppress(InvalidJson):
+        parse(data)
+    assert time.process_time() - before < 0.3
 
 
 def test_escaped_names_of_keys_are_the_same_keys() -> None:
