@@ -44,7 +44,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
-    stat.S_IFLNK: "a symbolic link that leads nowhere",
+    stat.S_IFLNK: "a symbolic link that is not followed",
 }
 
 
