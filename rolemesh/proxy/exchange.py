@@ -7,7 +7,8 @@ futures: `opened` (head and first body byte are here) and that of `relay` (the a
 Rules that hold here:
 - Until `relay` nothing reaches the client, so another backend may still be tried.
 - The answer is parsed strictly (`answer`), and framed anew by the downstream.
-- Of an event stream only whole events are passed on (wire/sse).
+- Of an event stream only whole events are passed on (wire/sse). Behind its `[DONE]` nothing counts
+  any more, not even how the connection ends.
 - A client that does not read pauses the backend's reading: at most one read is held for it.
 """
 
@@ -194,7 +195,7 @@ class Exchange:
         self._write(downstream, data)
         if self.answer.complete:
             if splitter is not None:
-                self._write(downstream, splitter.flush(needs_done=self._needs_done))
+                self._write(downstream, splitter.flush())
             self._give_back()
             self._end(downstream)
 
@@ -213,8 +214,9 @@ class Exchange:
         self._leave_downstream()
         if self._relayed is None or self._relayed.done():
             return
-        if self._needs_done and self._splitter is not None and not self._splitter.done:
-            detail = "the stream ended before its end mark"
+        splitter = self._splitter
+        if splitter is not None and not splitter.is_whole(needs_done=self._needs_done):
+            detail = "the stream ended too early"
             _fail(self._relayed, Broken(Failure.CUT, Reason.CONNECTION_LOST, detail))
         else:
             downstream.end()
@@ -230,8 +232,12 @@ class Exchange:
         self._break(failure, Reason.CONNECTION_LOST, detail)
 
     def _break(self, failure: Failure, reason: Reason, detail: str) -> None:
+        downstream, splitter = self._downstream, self._splitter
         broken = self._broken = Broken(failure, reason, detail, self._received)
         self.close()
+        if downstream is not None and splitter is not None and splitter.done:
+            self._end(downstream)  # the client has it all; an error would only take that back
+            return
         for future in (self.opened, self._relayed):
             if future is not None and not future.done():
                 _fail(future, broken)

@@ -52,20 +52,24 @@ class EventSplitter:
         self._begin_event()
         return events + self._hold(data[end:]) if end < len(data) else events
 
-    def flush(self, *, needs_done: bool = False) -> bytes:
+    def flush(self) -> bytes:
         """What is held when the upstream ended the stream by itself and in order.
 
-        Some servers leave out the last blank line: a `data: [DONE]` in there counts. With
-        `needs_done`, half an event is dropped if the stream has not come to its `[DONE]`: the
-        client is about to get an error in its place.
+        Some servers leave out the last blank line: a `data: [DONE]` in there counts. Anything else
+        is half an event and stays held: clients would drop it (WHATWG HTML, section 9.2.6).
         """
         rest = self.held
         self._look_for_done(rest)
-        self._held.clear()
-        if not rest or (needs_done and not self.done):
+        if not rest or not self.done:
             return b""
+        self._held.clear()
         self.mid_event = True
         return rest
+
+    def is_whole(self, *, needs_done: bool) -> bool:
+        """Whether a stream that ends here has said all: its `[DONE]`, or, where there need be none,
+        nothing but whole events."""
+        return self.done or not (needs_done or self._held or self.mid_event)
 
     def cut_with(self, event: bytes) -> bytes:
         """What a stream that breaks off ends with: what is held is dropped for `event`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -269,10 +270,56 @@ def test_a_stream_that_ends_without_done_is_cut_behind_its_last_whole_event(
     assert play.connection.kept  # the backend did nothing wrong as to HTTP
 
 
-def test_where_no_done_is_needed_half_an_event_at_the_end_is_passed_on() -> None:
-    play = Play().feed(STREAM_HEAD + chunk(b"data: 1")).relay(EventSplitter()).feed(LAST)
+@pytest.mark.parametrize("by_length", [True, False], ids=["framed", "until the connection ends"])
+@pytest.mark.parametrize("needs_done", [True, False])
+def test_a_stream_that_ends_in_half_an_event_is_cut_behind_its_last_whole_one(
+    by_length: bool, needs_done: bool
+) -> None:
+    splitter, body = EventSplitter(), b"data: 1\n\ndata: 2"
+    if by_length:
+        play = Play().feed(STREAM_HEAD + chunk(body)).relay(splitter, needs_done=needs_done)
+        play.feed(LAST)
+    else:
+        head = OK + b"Content-Type: text/event-stream\r\n\r\n"
+        play = Play().feed(head + body).relay(splitter, needs_done=needs_done)
+        lost(play)
+    assert failure_of(play).failure is Failure.CUT
+    assert play.downstream.written == b"data: 1\n\n"
+    assert not play.downstream.ended
+    assert not splitter.mid_event  # the error that follows needs no blank line before it
+
+
+def test_where_no_done_is_needed_a_stream_of_whole_events_is_whole() -> None:
+    play = Play().feed(STREAM_HEAD + chunk(b"data: 1\n\n")).relay(EventSplitter()).feed(LAST)
     assert play.ended
-    assert play.downstream.written == b"data: 1"
+    assert play.downstream.written == b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("needs_done", [True, False])
+@pytest.mark.parametrize(
+    "finish",
+    [
+        lost,
+        lambda play: lost(play, orderly=False),
+        lambda play: play.feed(b"no chunk\r\n"),
+        lambda play: lost(play.feed(chunk(b"data: hal"))),
+        lambda play: play.exchange.check(100.0),
+    ],
+    ids=["closed", "reset", "broken chunks", "half an event", "silence"],
+)
+def test_however_a_backend_goes_behind_its_done_the_answer_was_whole(
+    needs_done: bool, finish: Callable[[Play], object]
+) -> None:
+    play = Play().feed(STREAM_HEAD + chunk(b"data: 1\n\n" + DONE))
+    play.relay(EventSplitter(), needs_done=needs_done)
+    finish(play)
+    assert play.ended
+    assert play.downstream.ended
+    assert play.downstream.written == b"data: 1\n\n" + DONE
+    assert play.downstream.flow is None
+    assert not play.connection.kept
+    play.exchange.close()
+    play.exchange.check(200.0)
 
 
 def test_a_stream_that_dies_keeps_its_half_event_back() -> None:

@@ -56,7 +56,7 @@ def test_any_cutting_passes_on_the_same_bytes_and_whole_events_only(
         assert len(passed) in ends
         assert len(passed) >= max(end for end in blank_line_ends(seen) if end <= len(seen))
         assert not splitter.mid_event
-    assert passed + splitter.flush() == stream
+    assert passed + splitter.flush() + splitter.held == stream
 
 
 @given(STREAM, st.lists(st.integers(0, 400), max_size=12))
@@ -145,15 +145,38 @@ def test_done_in_the_middle_of_a_long_line_does_not_count() -> None:
 def test_done_without_its_blank_line_counts_at_an_orderly_end() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"data: 1\n\ndata: [DONE]\n") == b"data: 1\n\n"
-    assert splitter.flush(needs_done=True) == b"data: [DONE]\n"
+    assert splitter.flush() == b"data: [DONE]\n"
     assert splitter.done
 
 
-def test_half_an_event_is_dropped_where_done_was_needed() -> None:
+def test_half_an_event_at_the_end_is_never_passed_on() -> None:
     splitter = EventSplitter()
     splitter.feed(b'data: {"half')
-    assert splitter.flush(needs_done=True) == b""
+    assert splitter.flush() == b""
     assert splitter.cut_with(b"data: e\n\n") == b"data: e\n\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "whole", "whole_without_done"),
+    [
+        (b"", False, True),
+        (b"data: 1\n\n", False, True),
+        (b"data: 1\n\ndata: 2", False, False),
+        (b"data: 1\n\ndata: 2\n", False, False),
+        (b"data: " + b"x" * MAX_HELD_BYTES, False, False),
+        (b"data: 1\n\ndata: [DONE]\n\n", True, True),
+        (b"data: 1\n\ndata: [DONE]", True, True),
+        (b"data: [DONE]\n\ndata: 2", True, True),
+    ],
+)
+def test_a_stream_is_whole_behind_its_done_or_where_none_is_needed_behind_a_whole_event(
+    stream: bytes, whole: bool, whole_without_done: bool
+) -> None:
+    splitter = EventSplitter()
+    splitter.feed(stream)
+    splitter.flush()
+    assert splitter.is_whole(needs_done=True) is whole
+    assert splitter.is_whole(needs_done=False) is whole_without_done
 
 
 def test_an_error_event_takes_the_place_of_half_an_event() -> None:
