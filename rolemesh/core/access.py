@@ -9,7 +9,7 @@ by dictionary reveals nothing by timing, because nobody can steer a digest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from attrs import frozen
@@ -49,9 +49,9 @@ class Keyring:
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self._callers = {key.digest: key.caller for key in keys}
-        self.key_ids = frozenset(
-            caller.key_id for caller in self._callers.values() if caller.key_id is not None
-        )
+        self.by_key_id: Mapping[str, Caller] = {
+            caller.key_id: caller for caller in self._callers.values() if caller.key_id is not None
+        }
 
     def __len__(self) -> int:
         return len(self._callers)

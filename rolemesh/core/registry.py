@@ -10,7 +10,7 @@ again. `version` grows whenever something changed that has to be stored.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from rolemesh.core.access import check_node
 from rolemesh.core.lease import Lease, from_record, grant, to_record
 from rolemesh.core.types import Caller, Candidate, Heartbeat, Registration, ServedModel
-from rolemesh.errors import InvalidValue, UnknownNode
+from rolemesh.errors import InvalidValue, NotAllowed, UnknownNode
 
 MAX_NODES = 1000
 HEARTBEAT_INTERVAL_S = 10.0
@@ -75,20 +75,23 @@ class Registry:
                     param="node_id",
                 )
         else:
-            if old.key_id != caller.key_id:  # taking a node over ends what it was
-                _check(caller, node_id, old.served_models, old.url.host)
+            _check_taking_over(caller, old)
             lease = evolve(lease, registered_at=old.registered_at, metrics=old.metrics)
         return self._put(evolve(lease, draining=node_id in self._drains), now)
 
     def heartbeat(self, beat: Heartbeat, caller: Caller, now: float) -> Lease:
-        """Raises NotAllowed, or UnknownNode: the node registers again."""
+        """Raises NotAllowed, or UnknownNode: the node registers again. The key that replaces the
+        models answers for them: the lease ends with it."""
         check_node(caller, beat.node_id, (), "")
         self._forget(now)
         old = self._lease(beat.node_id)
         models = old.served_models if beat.served_models is None else beat.served_models
         _check(caller, beat.node_id, models, old.url.host)
         lease = old.serving(models)
-        if old.key_id == caller.key_id:  # the key's limits may have changed by a reload
+        if beat.served_models is not None and old.key_id != caller.key_id:
+            _check_taking_over(caller, old)
+            lease = evolve(lease, key_id=caller.key_id)
+        if lease.key_id == caller.key_id:
             lease = lease.within(caller.networks)
         metrics = old.metrics if beat.metrics is None else beat.metrics
         return self._put(evolve(lease, renewed_at=now, metrics=metrics), now)
@@ -119,13 +122,19 @@ class Registry:
         lease = self._leases.get(node_id)
         return None if lease is None else self._set_draining(lease, False)
 
-    def revoke(self, valid_key_ids: frozenset[str]) -> None:
-        """End the leases of keys that are no more. Those registered without a key (an empty list
+    def revoke(self, callers: Mapping[str, Caller]) -> None:
+        """End the leases that could not be registered now, because their key is no more or was
+        narrowed. `callers`: the holders of all keys, by key_id. Leases without a key (an empty list
         admits loopback) last while there are no keys."""
         for lease in list(self._leases.values()):
-            keyless = lease.key_id is None and not valid_key_ids
-            if not keyless and lease.key_id not in valid_key_ids:
+            if lease.key_id is None:
+                allowed = None if callers else lease
+            else:
+                allowed = _allowed(lease, callers.get(lease.key_id))
+            if allowed is None:
                 self._drop(lease)
+            elif allowed is not lease:
+                self._swap(allowed)
 
     # What others read
 
@@ -213,9 +222,10 @@ class Registry:
                 del self._nodes_of[role]
 
     def _set_draining(self, lease: Lease, draining: bool) -> Lease:
-        if lease.draining is draining:
-            return lease
-        lease = evolve(lease, draining=draining)
+        return lease if lease.draining is draining else self._swap(evolve(lease, draining=draining))
+
+    def _swap(self, lease: Lease) -> Lease:
+        """Another value for a lease of the same roles."""
         self._leases[lease.node_id] = lease
         self._recount(lease)
         self.version += 1
@@ -251,6 +261,23 @@ class Registry:
 def _check(caller: Caller, node_id: str, models: Iterable[ServedModel], host: str) -> None:
     roles = (role for model in models for role in model.roles)
     check_node(caller, node_id, roles, host)
+
+
+def _check_taking_over(caller: Caller, old: Lease) -> None:
+    """Taking a node over ends what it was."""
+    if old.key_id != caller.key_id:
+        _check(caller, old.node_id, old.served_models, old.url.host)
+
+
+def _allowed(lease: Lease, caller: Caller | None) -> Lease | None:
+    """The lease within its key's present limits. None: it is beyond them, or the key is no more."""
+    if caller is None:
+        return None
+    try:
+        _check(caller, lease.node_id, lease.served_models, lease.url.host)
+    except NotAllowed:
+        return None
+    return lease.within(caller.networks)
 
 
 def _read(data: object, written_at: float) -> tuple[list[Lease], set[str]]:

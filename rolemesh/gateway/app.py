@@ -187,7 +187,7 @@ class Gateway:
         except ValueError as error:
             store.set_aside(str(error))
             return
-        self._registry.revoke(self._live.nodes.key_ids)
+        self._registry.revoke(self._live.nodes.by_key_id)
         self._stored_version = self._registry.version
 
     def _nodes_changed(self) -> None:
@@ -206,7 +206,7 @@ class Gateway:
         self._server.request_id_header = config.gateway.request_id_header
         self._server.fast_lane = config.gateway.fast_lane
         self._registry.retime(config.registry.stale_after_s, config.registry.forget_after_s)
-        self._registry.revoke(self._live.nodes.key_ids)
+        self._registry.revoke(self._live.nodes.by_key_id)
         self._nodes_changed()
         self._slots.look_again()
         self._pools.forget_contexts()

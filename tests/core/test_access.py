@@ -91,7 +91,7 @@ def test_a_digest_is_that_of_the_bytes_that_came() -> None:
 def test_a_keyring_knows_the_ids_of_its_keys() -> None:
     keys = Keyring([Key(b"1", ANNA), Key(b"2", Caller("nobody"))])
     assert len(keys) == 2
-    assert keys.key_ids == {"k1"}
+    assert {key_id: caller.key_id for key_id, caller in keys.by_key_id.items()} == {"k1": "k1"}
 
 
 def test_a_limited_key_may_use_its_aliases_only() -> None:

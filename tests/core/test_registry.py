@@ -284,9 +284,66 @@ def test_removing_a_key_ends_its_leases(valid: set[str], left: set[str]) -> None
     for node_id, key_id in [("one", "k1"), ("two", "k2"), ("none", None)]:
         registry.register(_registration(node_id), Caller(node_id, key_id=key_id), 0.0)
     _serving(registry, 0.0)
-    registry.revoke(frozenset(valid))
+    registry.revoke({key_id: Caller(key_id, key_id=key_id) for key_id in valid})
     assert {lease.node_id for lease in registry.leases(0.0)} == left
     assert set(_serving(registry, 0.0)) == {f"{node_id}/qwen3" for node_id in left}
+
+
+@pytest.mark.parametrize(
+    ("limits", "ends"),
+    [
+        ({}, False),
+        ({"node_ids": frozenset({"gpu"}), "roles": frozenset({"reviewer", "writer"})}, False),
+        ({"networks": (LAN,)}, False),
+        ({"node_ids": frozenset({"cpu"})}, True),
+        ({"roles": frozenset({"writer"})}, True),
+        ({"networks": (ip_network("192.0.2.0/24"),)}, True),
+    ],
+)
+def test_narrowing_a_key_ends_the_leases_beyond_it(limits: dict[str, Any], ends: bool) -> None:
+    registry = _registry()
+    registry.register(_registration(), Caller("key", key_id="k1"), 0.0)
+    _serving(registry, 0.0)
+    registry.revoke({"k1": Caller("key", key_id="k1", **limits)})
+    assert _serving(registry, 0.0) == ([] if ends else ["gpu/qwen3"])
+    assert (registry.get("gpu") is None) is ends
+
+
+def test_narrowed_networks_hold_for_a_node_with_a_name_at_once() -> None:
+    registry = _registry()
+    by_name = _registration("gpu", url=BaseUrl("http", "box.example", 80))
+    registry.register(by_name, Caller("key", key_id="k1"), 0.0)
+    assert registry.serving("reviewer", 0.0).candidates[0].backend.networks is None
+    before = registry.version
+    for _ in range(2):
+        registry.revoke({"k1": Caller("key", key_id="k1", networks=(LAN,))})
+        assert registry.serving("reviewer", 0.0).candidates[0].backend.networks == (LAN,)
+        assert registry.version == before + 1
+
+
+def test_a_heartbeat_that_replaces_the_models_makes_the_lease_its_keys() -> None:
+    registry = _registry()
+    old, new = Caller("old", key_id="k1"), Caller("new", key_id="k2", networks=(LAN,))
+    registry.register(_registration(), old, 0.0)
+    registry.heartbeat(Heartbeat("gpu"), new, 1.0)
+    lease = registry.get("gpu")
+    assert lease is not None
+    assert (lease.key_id, lease.networks) == ("k1", None)
+    lease = registry.heartbeat(Heartbeat("gpu", (_model("gemma"),)), new, 2.0)
+    assert (lease.key_id, lease.networks, lease.backend.networks) == ("k2", (LAN,), (LAN,))
+    registry.revoke({"k2": new})
+    assert _serving(registry, 2.0) == ["gpu/gemma"]
+    registry.revoke({"k1": old})
+    assert _serving(registry, 2.0) == []
+
+
+def test_a_limited_key_cannot_replace_models_of_other_roles_by_a_heartbeat() -> None:
+    registry = _registry()
+    registry.register(_registration(), Caller("open", key_id="k1"), 0.0)
+    limited = Caller("limited", key_id="k2", roles=frozenset({"writer"}))
+    with pytest.raises(NotAllowed):
+        registry.heartbeat(Heartbeat("gpu", (_model("gemma", "writer"),)), limited, 1.0)
+    assert _serving(registry, 1.0) == ["gpu/qwen3"]
 
 
 def test_the_version_grows_only_when_there_is_something_to_store() -> None:
