@@ -8,7 +8,7 @@ themselves change (a node registers, a reload), `look_again` sends everyone who 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from rolemesh.core.types import Candidate
@@ -20,14 +20,15 @@ class _Waiter:
     def __init__(
         self, candidates: Sequence[Candidate], future: asyncio.Future[Candidate | None]
     ) -> None:
-        self.candidates = candidates
+        self.candidates = {candidate.key: candidate for candidate in candidates}
         self.future = future
 
 
 class Slots:
     def __init__(self) -> None:
         self._in_flight: Counter[str] = Counter()
-        self._waiting: dict[_Waiter, None] = {}
+        # By key, in the order of coming: a release need not look at those who wait for others.
+        self._waiting: dict[str, OrderedDict[_Waiter, None]] = {}
 
     def in_flight(self, key: str) -> int:
         return self._in_flight[key]
@@ -35,7 +36,7 @@ class Slots:
     def take(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The first with room; None when all are full, or when others wait for one of them."""
         for candidate in candidates:
-            if self._has_room(candidate) and not self._is_waited_for(candidate.key):
+            if self._has_room(candidate) and self._first_waiting(candidate.key) is None:
                 self._in_flight[candidate.key] += 1
                 return candidate
         return None
@@ -44,7 +45,8 @@ class Slots:
         """As `take`, but wait for it. None: plan again. Raises TimeoutError."""
         future: asyncio.Future[Candidate | None] = asyncio.get_running_loop().create_future()
         waiter = _Waiter(candidates, future)
-        self._waiting[waiter] = None
+        for key in waiter.candidates:
+            self._waiting.setdefault(key, OrderedDict())[waiter] = None
         try:
             async with asyncio.timeout(wait_s):
                 return await future
@@ -54,40 +56,41 @@ class Slots:
                 self.release(given)
             raise
         finally:
-            self._waiting.pop(waiter, None)
+            self._forget(waiter)
 
     def release(self, candidate: Candidate) -> None:
         key = candidate.key
         self._in_flight[key] -= 1
-        if self._waiting:
-            self._hand_on(key)
+        waiter = self._first_waiting(key)
+        if waiter is not None and self._has_room(waiter.candidates[key]):
+            self._in_flight[key] += 1
+            waiter.future.set_result(waiter.candidates[key])
         if not self._in_flight[key]:
             del self._in_flight[key]
 
     def look_again(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        for waiter in waiting:
-            if not waiter.future.done():
-                waiter.future.set_result(None)
+        for waiters in waiting.values():
+            for waiter in waiters:
+                if not waiter.future.done():
+                    waiter.future.set_result(None)
 
-    def _hand_on(self, key: str) -> None:
-        for waiter in self._waiting:
-            if waiter.future.done():
-                continue
-            for candidate in waiter.candidates:
-                if candidate.key == key and self._has_room(candidate):
-                    self._in_flight[key] += 1
-                    waiter.future.set_result(candidate)
-                    return
+    def _first_waiting(self, key: str) -> _Waiter | None:
+        while waiters := self._waiting.get(key):
+            waiter = next(iter(waiters))
+            if not waiter.future.done():
+                return waiter
+            self._forget(waiter)  # it left, or was given another slot, and has not run since
+        return None
+
+    def _forget(self, waiter: _Waiter) -> None:
+        for key in waiter.candidates:
+            waiters = self._waiting.get(key)
+            if waiters is not None:
+                waiters.pop(waiter, None)
+                if not waiters:
+                    del self._waiting[key]
 
     def _has_room(self, candidate: Candidate) -> bool:
         limit = candidate.limit
         return limit is None or self._in_flight[candidate.key] < limit
-
-    def _is_waited_for(self, key: str) -> bool:
-        return any(
-            candidate.key == key
-            for waiter in self._waiting
-            if not waiter.future.done()
-            for candidate in waiter.candidates
-        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -217,6 +219,31 @@ async def test_a_lowered_limit_hands_nothing_on_until_there_is_room() -> None:
     assert slots.in_flight("pair") == 1
 
 
+async def test_what_a_slot_costs_does_not_depend_on_how_many_wait_for_others() -> None:
+    async def cost(others: int) -> float:
+        slots, many = Slots(), [candidate(f"node-{number}") for number in range(20)]
+        for each in many:
+            slots.take([each])
+        crowd = [waiting(slots, *many) for _ in range(others)]
+        slots.take([PAIR])
+        slots.take([PAIR])
+        queue = [waiting(slots, PAIR) for _ in range(100)]
+        await turns()
+        gc.disable()
+        began = time.process_time()
+        for _ in queue:
+            slots.release(PAIR)
+        for _ in range(500):
+            slots.release(slots.take([B]) or PAIR)
+        took = time.process_time() - began
+        gc.enable()
+        assert [await task for task in queue] == [PAIR] * 100
+        assert all(task.cancel() for task in crowd)
+        return took
+
+    assert await cost(2000) < 20 * await cost(1)
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["ask", "ask", "release", "leave", "leave", "turn", "look_again"]),
@@ -240,9 +267,8 @@ async def _live_through(steps: list[tuple[str, int]]) -> None:
     asking: list[asyncio.Task[None]] = []
 
     async def ask(wish: list[Candidate]) -> None:
-        given = slots.take(wish)
-        while given is None:
-            given = await slots.wait(wish, LONG_S)
+        while (given := slots.take(wish) or await slots.wait(wish, LONG_S)) is None:
+            pass  # told to plan again
         held.append(given)
 
     def within_limits() -> bool:
