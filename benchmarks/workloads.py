@@ -72,7 +72,7 @@ def streams(events: int, at_once: int = 200, gap_ms: int = 20) -> Workload:
 
 def quick() -> tuple[Workload, ...]:
     """Streams first: memory is read while the gateway is fresh."""
-    return streams(events=100), requests(duration_s=1.5), paced(duration_s=1.5, a_second=2000)
+    return streams(events=100), requests(duration_s=1.0), paced(duration_s=1.0, a_second=2000)
 
 
 def tiny() -> tuple[Workload, ...]:
