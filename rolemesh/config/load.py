@@ -30,6 +30,7 @@ from rolemesh.config.tree import (
     Seq,
     Tree,
     from_plain,
+    is_null,
 )
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 
 GATEWAY = Schema(
     GatewayFile,
+    "rolemesh init gateway",
     Search(
         "ROLE_MESH_CONFIG",
         "ROLE_MESH_CONFIG_OVERRIDE",
@@ -73,7 +75,7 @@ def load_gateway(sources: Sources, env: Mapping[str, str]) -> Loaded[GatewayFile
 
 def load(schema: Schema[T], sources: Sources, env: Mapping[str, str]) -> Loaded[T]:
     """Raises ConfigError, which lists every problem as `file:line: key.path: message`."""
-    layers, problems = _layers(sources)
+    layers, problems = _layers(schema, sources)
     if len(layers) < len(sources.files):
         raise all_problems(
             problems, sources.files
@@ -82,7 +84,7 @@ def load(schema: Schema[T], sources: Sources, env: Mapping[str, str]) -> Loaded[
     return assembly.load(layers, sources)
 
 
-def _layers(sources: Sources) -> tuple[list[Map], list[Problem]]:
+def _layers(schema: Schema[Any], sources: Sources) -> tuple[list[Map], list[Problem]]:
     layers: list[Map] = []
     problems: list[Problem] = []
     for number, path in enumerate(sources.files):
@@ -95,10 +97,17 @@ def _layers(sources: Sources) -> tuple[list[Map], list[Problem]]:
             problems.append(_syntax_problem(error, path))
         else:
             problems += found
-            if isinstance(tree, Map):
-                layers.append(tree)
-            else:
+            if is_null(tree):  # as if nothing was written
+                tree = Map({}, tree.origin)
+            if not isinstance(tree, Map):
                 problems.append(Problem(tree.origin, (), "the file must be a mapping of keys"))
+            elif number == 0 and not tree.entries and not found:
+                # Cut off while it was written, say. Taken for a configuration, it would have no
+                # models and no keys.
+                message = f"is empty: `{schema.first}` writes a first configuration"
+                problems.append(Problem(Origin(path), (), message))
+            else:
+                layers.append(tree)
     return layers, problems
 
 

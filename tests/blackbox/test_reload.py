@@ -61,6 +61,7 @@ def test_a_new_alias_is_there_and_an_old_one_gone(
 BAD = {
     "no YAML": "models: [",
     "a list": "[]",
+    "an empty file": "",
     "an unknown key": '{"version": 1, "modles": {}}',
     "another version": '{"version": 2}',
     "a wrong value": '{"version": 1, "gateway": {"drain_timeout_s": "soon"}}',

@@ -10,12 +10,28 @@ from rolemesh.config.tree import Leaf, Origin, at, nearest_origin, plain
 from rolemesh.errors import ConfigError
 from tests.config.conftest import Load, Problems
 
+EMPTY = ["", "\n", "# nothing\n", "{}", "---\n", "--- {}\n...\n", "null"]
 
-def test_an_empty_file_is_all_defaults(load: Load) -> None:
-    config = load("# nothing\n").config
+
+def test_without_a_key_everything_has_its_default(load: Load) -> None:
+    config = load("version: 1").config
     assert (config.gateway.host, config.gateway.port) == ("127.0.0.1", 8000)
     assert (config.timeouts.connect_s, config.timeouts.first_byte_s) == (5.0, 600.0)
     assert config.models == {}
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_an_empty_base_is_refused_for_it_may_have_been_cut_off(
+    problems: Problems, text: str
+) -> None:
+    says = "0.yaml: is empty: `rolemesh init gateway` writes a first configuration"
+    assert problems(text) == [says]
+    assert problems(text, "version: 1") == [says]
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_an_override_may_be_empty(load: Load, text: str) -> None:
+    assert load("gateway: {port: 9000}", text).config.gateway.port == 9000
 
 
 def test_every_problem_is_told_at_once_with_file_line_and_key(problems: Problems) -> None:
