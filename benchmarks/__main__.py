@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         machine=machine(present),
         settings={each.name: each.setting for each in present},
         missing=absent,
-        works=tuple(Work(each.name, each.title, each.unit) for each in works),
+        works=tuple(Work(each.name, each.title, each.unit, each.fixed_rate) for each in works),
         samples=tuple(samples),
     )
     return _finish(done, options.out)

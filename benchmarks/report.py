@@ -20,6 +20,7 @@ class Work:
     name: str
     title: str
     unit: str
+    fixed_rate: bool
 
 
 @frozen
@@ -110,11 +111,13 @@ def _harness(run: Run) -> str:
     for work in run.works:
         direct = over_rounds(run.samples, DIRECT, work.name, lambda each: each.rate)
         through = [each for each in run.samples if _through(each, work)]
-        room = headroom(run.samples, DIRECT, work.name)
+        room = "fixed rate"
+        if not work.fixed_rate:
+            room = f"{_shown(headroom(run.samples, DIRECT, work.name), 1)} times"
         generator = max(each.outcome.cpu_s / each.outcome.elapsed_s for each in through)
         upstream = max(each.upstream_cpu_s / each.outcome.elapsed_s for each in through)
         lines.append(
-            f"| {work.name}: {work.unit}s a second | {direct.median:,.0f} | {_shown(room, 1)} times"
+            f"| {work.name}: {work.unit}s a second | {direct.median:,.0f} | {room}"
             f" | at most {generator:.0%} of a core | at most {upstream:.0%} |"
         )
     return "\n".join(lines)

@@ -17,6 +17,11 @@ class Workload:
     unit: str
     job: Job
 
+    @property
+    def fixed_rate(self) -> bool:
+        """Whether it is the load that says how much comes in a second, not the gateway."""
+        return self.job.pace_s > 0 or self.job.script.streams
+
     def units(self, answers: int, events: int) -> int:
         return events if self.unit == "event" else answers
 
