@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from rolemesh.config.expand import Expander
 from rolemesh.config.files import Search, Sources, read_secret
 from rolemesh.config.merge import merge
 from rolemesh.config.render import render
 from rolemesh.config.settings import settings
-from rolemesh.config.shape import section_of
+from rolemesh.config.shape import Section, known_path, section_of
 from rolemesh.config.structure import Structurer
 from rolemesh.config.tree import Map, Path, Problem, nearest_origin
 from rolemesh.errors import ConfigError
@@ -64,7 +64,7 @@ class Assembly(Generic[T]):
         merged = self._merge([*layers, *above])
         config = self._structure(merged)
         if config is None or self.problems:
-            raise all_problems(self.problems, sources.files)
+            raise all_problems(self.problems, shape, sources.files)
         return Loaded(config, sources.files, merged)
 
     def _merge(self, layers: Sequence[Map]) -> Map:
@@ -97,12 +97,13 @@ def _hides(lost: set[Path], path: Path) -> bool:
     return any(each[: len(path)] == path or path[: len(each)] == each for each in lost)
 
 
-def all_problems(problems: Sequence[Problem], files: Sequence[str]) -> ConfigError:
+def all_problems(problems: Sequence[Problem], shape: Section, files: Sequence[str]) -> ConfigError:
     """A line each, file by file from the top; what is no file (variables, options) comes last."""
 
     def place(problem: Problem) -> tuple[int, int]:
         file = problem.origin.file
         return files.index(file) if file in files else len(files), problem.origin.line
 
-    lines = (str(problem) for problem in sorted(problems, key=place))
+    told = (evolve(each, path=known_path(each.path, shape)) for each in problems)
+    lines = (str(problem) for problem in sorted(told, key=place))
     return ConfigError("\n".join(dict.fromkeys(lines)))

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 
 from attrs import frozen
 
-from rolemesh.config.shape import Choice, Items, Json, Named, Scalar, Section, Shape
-from rolemesh.config.tree import Bad, Leaf, Map, Origin, Seq, Step, Tree
+from rolemesh.config.shape import Json, Scalar, Section, Shape, shape_below
+from rolemesh.config.tree import Bad, Leaf, Map, Origin, Seq, Tree
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PATH_START = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)(?=/|$)")
@@ -71,7 +71,7 @@ class Expander:
     def section(self, tree: Map, shape: Shape | None) -> Map:
         """`shape` None: nothing is known of this part (an unknown key), so it stays as it is."""
         entries = {
-            name: self.expand(entry, _shape_below(shape, name))
+            name: self.expand(entry, shape_below(shape, name))
             for name, entry in tree.entries.items()
         }
         return Map(entries, tree.origin)
@@ -81,7 +81,7 @@ class Expander:
             case Leaf():
                 return tree if shape is None else self._leaf(tree, shape)
             case Seq():
-                below = _shape_below(shape, 0)
+                below = shape_below(shape, 0)
                 return Seq(tuple(self.expand(item, below) for item in tree.items), tree.origin)
             case Map():
                 return self.section(tree, shape)
@@ -118,21 +118,3 @@ def _wants_text(shape: Shape, written: str) -> bool:
     if isinstance(shape, Scalar):
         return shape.kind.text
     return isinstance(shape, Section) and shape.shorthand is not None
-
-
-def _shape_below(shape: Shape | None, step: Step) -> Shape | None:
-    match shape:
-        case Section() if step in shape.keys:
-            return shape.keys[str(step)].shape
-        case Choice():
-            # An override need not repeat the tag. Cases that share a key agree on its shape.
-            cases = (_shape_below(case, step) for case in shape.cases.values())
-            return next((found for found in cases if found is not None), None)
-        case Items() if isinstance(step, int):
-            return shape.item
-        case Named() if isinstance(step, str):
-            return shape.entry
-        case Json():
-            return shape
-        case _:
-            return None

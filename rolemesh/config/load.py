@@ -20,6 +20,7 @@ from rolemesh.config.assemble import Assembly, Loaded, Schema, all_problems
 from rolemesh.config.expand import Expander
 from rolemesh.config.files import Search, Sources, find, read_config
 from rolemesh.config.schema_gateway import GatewayFile
+from rolemesh.config.shape import section_of
 from rolemesh.config.tree import (
     MAX_DEPTH,
     Leaf,
@@ -77,9 +78,8 @@ def load(schema: Schema[T], sources: Sources, env: Mapping[str, str]) -> Loaded[
     """Raises ConfigError, which lists every problem as `file:line: key.path: message`."""
     layers, problems = _layers(schema, sources)
     if len(layers) < len(sources.files):
-        raise all_problems(
-            problems, sources.files
-        )  # what stands in a file that is no YAML cannot be guessed
+        # What stands in a file that is no YAML cannot be guessed.
+        raise all_problems(problems, section_of(schema.cls), sources.files)
     assembly = Assembly(schema, Expander(env, read_value), problems)
     return assembly.load(layers, sources)
 

@@ -1,7 +1,8 @@
 """The merged configuration as YAML text, for `--check`: secrets masked, each value with its place.
 
 Reads the checked value and the tree that it came from. What nobody wrote is shown with its default,
-unless that is nothing at all.
+unless that is nothing at all. In free mappings (defaults, meta) no schema tells what is a secret:
+there the key's name does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from rolemesh.config.tree import Leaf, Map, Tree, child, is_null
 MASK = "***"
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+# Rather too much than too little. Counts of tokens are no secrets: max_tokens.
+_SECRET = re.compile(r"auth|bearer|cookie|credential|key|pass|pwd|secret|signature|token", re.I)
+_COUNT = re.compile(r"tokens", re.I)
 # Words that YAML 1.1 or 1.2 would not take for text.
 _SPECIAL = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 
@@ -56,8 +60,10 @@ def _block(value: Any, shape: Shape, tree: Tree | None) -> Iterator[str]:
         case Choice():
             yield from _section(value, section_of(type(value)), tree)
         case Named():
+            free = isinstance(shape.entry, Json | Scalar)
             for name, entry in value.items():
-                yield from _entry(f"{scalar(name)}:", entry, shape.entry, child(tree, name))
+                shown = _masked(name, entry) if free else entry
+                yield from _entry(f"{scalar(name)}:", shown, shape.entry, child(tree, name))
         case Items():
             for number, item in enumerate(value):
                 yield from _item(item, shape.item, child(tree, number))
@@ -72,6 +78,18 @@ def _item(value: Any, shape: Shape, tree: Tree | None) -> Iterator[str]:
     lines = list(_block(value, shape, tree)) or list(_entry("", value, shape, tree))
     yield f"- {lines[0].lstrip()}"
     yield from (f"  {line}" for line in lines[1:])
+
+
+def _masked(name: str, value: Any) -> Any:
+    """The value of a key that the schema does not know, without what may be a secret."""
+    if isinstance(value, dict):
+        return {key: _masked(f"{name}.{key}", below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_masked(name, below) for below in value]
+    counts = isinstance(value, int | float) and _COUNT.search(name)
+    if value is None or isinstance(value, bool) or counts or not _SECRET.search(name):
+        return value
+    return MASK
 
 
 def scalar(value: Any) -> str:

@@ -17,7 +17,7 @@ import attrs
 from attrs import frozen
 
 from rolemesh.config.kinds import BOOLEAN, Kind, words
-from rolemesh.config.tree import Leaf, Tree, is_null
+from rolemesh.config.tree import Leaf, Path, Step, Tree, is_null
 
 _METADATA = "rolemesh"
 
@@ -181,6 +181,41 @@ def shape_of(hint: Any) -> Shape:
     if get_origin(hint) is typing.Annotated:
         return _annotated(hint)
     return _generic(get_origin(hint), get_args(hint), hint)
+
+
+def shape_below(shape: Shape | None, step: Step) -> Shape | None:
+    """What belongs in a part of a place of this shape. None: nothing is known of it."""
+    match shape:
+        case Section() if step in shape.keys:
+            return shape.keys[str(step)].shape
+        case Choice():
+            # An override need not repeat the tag. Cases that share a key agree on its shape.
+            cases = (shape_below(case, step) for case in shape.cases.values())
+            return next((found for found in cases if found is not None), None)
+        case Items() if isinstance(step, int):
+            return shape.item
+        case Named() if isinstance(step, str):
+            return shape.entry
+        case Json():
+            return shape
+        case _:
+            return None
+
+
+def known_path(path: Path, shape: Shape) -> Path:
+    """The path, or its part before a key that may be no key but a secret: `- SECRET: 1` in a list
+    whose items may be written as text."""
+    below: Shape | None = shape
+    for place, step in enumerate(path):
+        above, below = below, shape_below(below, step)
+        if below is None and _takes_secrets(above):
+            return path[:place]
+    return path
+
+
+def _takes_secrets(shape: Shape | None) -> bool:
+    item = shape.item if isinstance(shape, Items) else shape
+    return isinstance(item, Section) and item.shorthand is not None
 
 
 def _annotated(hint: Any) -> Shape:

@@ -34,6 +34,32 @@ def test_the_metrics_word_for_unknown_aliases_is_no_alias(problems: Problems) ->
     assert problem.startswith("0.yaml:1: models._other: ")
 
 
+@pytest.mark.parametrize("keys", ["client_api_keys", "node_api_keys", "admin_api_keys"])
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("{h u n t e r: 1}", "unknown key; known here: name, key, key_file, key_hash"),
+        ("{hunter: {hunter: [1]}}", "unknown key; known here: name, key, key_file, key_hash"),
+        ("{hunter: 1, hunter: 2, key: a}", "is written twice in one mapping"),
+        ("{hunter: !hunter x, key: a}", "YAML tags are not supported here"),
+        ("{kez: a}", "unknown key; the nearest is key"),
+    ],
+)
+def test_a_secret_in_a_keys_place_is_not_told(
+    problems: Problems, keys: str, item: str, says: str
+) -> None:
+    found = problems(f"auth: {{{keys}: [ok, {item}]}}")
+    assert any(line.startswith(f"0.yaml:1: auth.{keys}[1]: {says}") for line in found)
+    assert "hunter" not in "".join(found).replace(" ", "")
+    assert "kez" not in "".join(found)
+
+
+def test_a_secret_in_place_of_a_list_of_keys_is_not_told(problems: Problems) -> None:
+    found = problems("auth: {client_api_keys: {hunter: 1, hunter: 2}}")
+    assert len(found) == 2
+    assert "hunter" not in "".join(found)
+
+
 def test_a_default_model_has_to_be_configured(problems: Problems) -> None:
     assert problems(f"default_model: planer\nmodels:\n  planner: {A}") == [
         "0.yaml:1: default_model: is not a configured model; the nearest is planner"

@@ -44,6 +44,44 @@ def test_the_result_is_yaml_with_secrets_masked(load: Load, tmp_path: Any) -> No
     assert result["registry"]["stale_after_s"] == 7
 
 
+FREE = """\
+models:
+  w:
+    proxy_url: http://a
+    defaults:
+      api_key: hunter1
+      Authorization: Bearer hunter2
+      password: 77777
+      max_tokens: 100
+      logprobs: true
+      seed: 5
+      user: me
+      access_tokens: [hunter3, [hunter4]]
+      extra: {x-auth: {a: hunter5, n: 77777}, list: [{secretKey: hunter6, ok: fine}]}
+"""
+
+
+def test_what_looks_like_a_secret_is_masked_where_any_key_may_stand(load: Load) -> None:
+    text = load(FREE).render()
+    assert "hunter" not in text
+    assert "77777" not in text
+    assert yaml.safe_load(text)["models"]["w"]["defaults"] == {
+        "api_key": MASK,
+        "Authorization": MASK,
+        "password": MASK,
+        "max_tokens": 100,
+        "logprobs": True,
+        "seed": 5,
+        "user": "me",
+        "access_tokens": [MASK, [MASK]],
+        "extra": {"x-auth": {"a": MASK, "n": MASK}, "list": [{"secretKey": MASK, "ok": "fine"}]},
+    }
+
+
+def test_an_alias_that_looks_like_a_secret_is_shown(load: Load) -> None:
+    assert "proxy_url: http://a" in load("models: {my-key: {proxy_url: 'http://a'}}").render()
+
+
 def test_every_value_has_its_place(load: Load, tmp_path: Any) -> None:
     (tmp_path / "k").write_text("hunter5")
     env = {"ROLE_MESH_NODE_STALE_AFTER_S": "9"}
