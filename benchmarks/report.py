@@ -162,8 +162,9 @@ the microseconds are those of one machine on one day.
 ## What is measured
 
 - **CPU time** is the kernel's account of the gateway's processes, all threads, user and system
-  time, divided by what came through in order. It does not depend on how busy the machine is. A
-  ratio is taken within each round, and then the median of them.
+  time, divided by what came through in order. It does not grow while others have the CPU; what it
+  feels of busy neighbours is that they empty the caches. A ratio is taken within each round, and
+  then the median of them.
 - **Streams** include what opening a stream costs: each is a request of 1 KiB whose answer is an
   event stream. They begin one after the other within 200 ms, so that they do not tick together.
 - **Memory** is the proportional set size of a gateway that has just been started, after ten
