@@ -34,6 +34,16 @@ _RESERVED_HEADERS = frozenset(
     {"connection", "content-length", "content-type", "expect", "host", "keep-alive", "te"}
     | {"trailer", "transfer-encoding", "upgrade", "via"}
 )
+# A request's id would take their place, in the request or in its answer.
+_MEANINGFUL_HEADERS = _RESERVED_HEADERS | frozenset(
+    {"accept", "alt-svc", "allow", "authorization", "cache-control", "cookie", "date", "forwarded"}
+    | {"http2-settings", "location", "origin", "proxy-authenticate", "proxy-authorization"}
+    | {"proxy-connection", "range", "retry-after", "server", "set-cookie", "user-agent", "vary"}
+    | {"www-authenticate", "x-api-key", "x-conversation-id", "x-real-ip"}
+)
+_MEANINGFUL_PREFIXES = (
+    "accept-", "access-control-", "content-", "sec-", "x-accel-", "x-forwarded-", "x-rolemesh-"
+)  # fmt: skip
 _TRUE = frozenset({"true", "yes", "on"})
 _FALSE = frozenset({"false", "no", "off"})
 
@@ -140,6 +150,13 @@ def _header(leaf: Leaf) -> str:
     return leaf.text
 
 
+def _id_header(leaf: Leaf) -> str:
+    name = _header(leaf)
+    if name.lower() in _MEANINGFUL_HEADERS or name.lower().startswith(_MEANINGFUL_PREFIXES):
+        raise ValueError("is a header with a meaning of its own: choose another name")
+    return name
+
+
 def _host(leaf: Leaf) -> str:
     try:
         return str(ipaddress.ip_address(leaf.text.removeprefix("[").removesuffix("]")))
@@ -205,6 +222,9 @@ Alias = Annotated[str, matching(_ALIAS, "1 to 128 printable ASCII characters wit
 Name = Annotated[str, matching(_NAME, "1 to 64 letters, digits or any of . _ : [ ] -")]
 Host = Annotated[str, Kind("an IP address or a host name", _host)]
 HeaderName = Annotated[str, Kind("a header's name", _header)]
+IdHeaderName = Annotated[
+    str, Kind("a header's name, of a header that has no other use", _id_header)
+]
 KeyHash = Annotated[str, matching(_KEY_HASH, 'sha256:<64 hex digits> of the key, as "sha256:..."')]
 Key = Annotated[str, Kind("a key of one line, without spaces or control characters", _key)]
 Token = Annotated[str, Kind("a credential of one line, in printable ASCII", _token)]

@@ -14,8 +14,8 @@ from attrs import field, frozen
 from rolemesh.config.kinds import (
     Alias,
     FilePath,
-    HeaderName,
     Host,
+    IdHeaderName,
     Port,
     Seconds,
     Size,
@@ -48,7 +48,7 @@ class GatewaySection:
     max_body_bytes: Size = field(
         default=33_554_432, metadata=about("Largest request body; 413 beyond it.")
     )
-    request_id_header: HeaderName = field(
+    request_id_header: IdHeaderName = field(
         default="X-Request-ID",
         metadata=about("Header that carries a request's id, from the client and back to it."),
     )

@@ -79,7 +79,7 @@ def test_what_looks_like_a_secret_is_masked_where_any_key_may_stand(load: Load) 
 
 
 def test_an_alias_that_looks_like_a_secret_is_shown(load: Load) -> None:
-    assert "proxy_url: http://a" in load("models: {my-key: {proxy_url: 'http://a'}}").render()
+    assert 'proxy_url: "http://a"' in load("models: {my-key: {proxy_url: 'http://a'}}").render()
 
 
 def test_every_value_has_its_place(load: Load, tmp_path: Any) -> None:

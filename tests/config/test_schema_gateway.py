@@ -22,6 +22,27 @@ GOOD = [
 ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Connection", "keep-alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Expect"),
+        *("Proxy-Connection", "Content-Type", "content-encoding", "Host", "Date", "Server"),
+        *("authorization", "X-API-Key", "Cookie", "Set-Cookie", "Cache-Control", "VIA", "Accept"),
+        *("Accept-Encoding", "X-RoleMesh-Alias", "X-Accel-Buffering", "X-Forwarded-For"),
+        *("Forwarded", "Origin", "Retry-After"),
+    ],
+)
+def test_a_header_with_a_meaning_carries_no_request_ids(problems: Problems, name: str) -> None:
+    (problem,) = problems(f"gateway: {{request_id_header: {name}}}")
+    assert problem.startswith("0.yaml:1: gateway.request_id_header: is a header ")
+
+
+@pytest.mark.parametrize("name", ["X-Request-ID", "X-Correlation-Id", "Request-Id"])
+def test_any_other_header_may_carry_request_ids(load: Load, name: str) -> None:
+    config = load(f"gateway: {{request_id_header: {name}}}").config
+    assert config.gateway.request_id_header == name
+
+
 @pytest.mark.parametrize(("text", "path"), GOOD)
 def test_good_values_are_taken(load: Load, text: str, path: str) -> None:
     assert load(text).config is not None, path
