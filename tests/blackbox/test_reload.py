@@ -115,6 +115,24 @@ def test_a_removed_key_ends_what_it_let_in(fresh: GatewayProcess, backend: FakeB
     expect.error(reply, 404, "unknown_node")
 
 
+def test_a_narrowed_node_key_ends_the_leases_beyond_it(
+    fresh: GatewayProcess, backend: FakeBackend
+) -> None:
+    def config(**limits: Any) -> Config:
+        keys = [{"key": "node-key", **limits}]
+        return {"models": {"critic": {"type": "discovered"}}, "auth": {"node_api_keys": keys}}
+
+    key = [("Authorization", "Bearer node-key")]
+    node = {"node_id": "box", "base_url": backend.url, "roles": ["critic"]}
+    reload(fresh, config())
+    assert fresh.post("/v1/nodes/register", node, key).status == 200
+    reload(fresh, config(roles=["critic"]))
+    assert fresh.chat("critic").status == 200
+    reload(fresh, config(roles=["writer"]))
+    expect.error(fresh.chat("critic"), 503, "no_available_backend")
+    assert fresh.post("/v1/nodes/register", node, key).status == 403
+
+
 def test_a_running_stream_goes_on(fresh: GatewayProcess, backend: FakeBackend) -> None:
     gate = Gate()
     backend.script(Head(), Chunk(event("a")), Pass(gate), Chunk(event("b") + DONE), LastChunk())
