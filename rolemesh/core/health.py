@@ -50,10 +50,17 @@ class Reason(Vocabulary):
         "Nothing listens at the backend's address and port.",
     )
     UNREACHABLE = "unreachable", "There is no route to the backend's address."
-    NAME_NOT_RESOLVED = "name_not_resolved", "The backend's host name has no address."
+    NAME_NOT_RESOLVED = (
+        "name_not_resolved",
+        "The backend's host name has no address, or none that could be looked up in time.",
+    )
     CONNECT_TIMEOUT = "connect_timeout", "No connection to the backend came up within connect_s."
     TLS_FAILED = "tls_failed", "The TLS handshake with the backend failed: see its certificate."
     CONNECT_FAILED = "connect_failed", "The connection could not be made for another reason."
+    NO_DESCRIPTORS = (
+        "no_descriptors",
+        "The gateway has no file descriptor left for a connection: the backend is not at fault.",
+    )
     ADDRESS_NOT_ALLOWED = (
         "address_not_allowed",
         "The backend's host name leads to an address outside the networks of the node's key.",

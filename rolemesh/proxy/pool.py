@@ -11,26 +11,15 @@ import asyncio
 import ssl
 from weakref import WeakValueDictionary
 
-from attrs import frozen
-
 from rolemesh.core.failover import may_try_fresh
-from rolemesh.core.types import Backend, Network, Timeouts
-from rolemesh.proxy.connect import connect, tls_context
+from rolemesh.core.health import Reason
+from rolemesh.core.types import Backend, Timeouts
+from rolemesh.proxy.connect import Place, connect, tls_context
 from rolemesh.proxy.connection import Connection
 from rolemesh.proxy.exchange import Broken, Exchange
+from rolemesh.proxy.names import Names
 
 SWEEP_S = 0.25
-
-
-@frozen
-class Place:
-    """What a connection depends on. Credentials do not count: they go with each request."""
-
-    host: str
-    port: int
-    tls: bool
-    ca_file: str | None
-    networks: tuple[Network, ...] | None
 
 
 class Pool:
@@ -73,10 +62,11 @@ class Pool:
 
 
 class Pools:
-    """Every pool of the process, and every exchange that is open."""
+    """Every pool of the process, and every exchange that is open. `names` looks up hosts."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, names: Names | None = None) -> None:
         self._loop = loop
+        self._names = names or Names(loop)
         # Connections hold their pool. One that has none any more is forgotten: nodes come and go.
         self._pools: WeakValueDictionary[Place, Pool] = WeakValueDictionary()
         self._contexts: dict[str | None, ssl.SSLContext] = {}
@@ -116,6 +106,7 @@ class Pools:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+        self._names.close()
 
     def _pool(self, backend: Backend) -> Pool:
         url = backend.url
@@ -127,6 +118,18 @@ class Pools:
         return pool
 
     async def _connect(self, pool: Pool, timeouts: Timeouts) -> Connection:
+        try:
+            return await self._new_connection(pool, timeouts)
+        except Broken as broken:
+            if broken.reason is not Reason.NO_DESCRIPTORS or not self._has_idle():
+                raise
+        # What nobody needs now makes room for what somebody does.
+        for each in tuple(self._pools.values()):
+            each.close()
+        await asyncio.sleep(0)  # the event loop closes them behind this turn
+        return await self._new_connection(pool, timeouts)
+
+    async def _new_connection(self, pool: Pool, timeouts: Timeouts) -> Connection:
         place = pool.place
         context = None
         if place.tls:
@@ -134,13 +137,11 @@ class Pools:
             if context is None:
                 context = self._contexts[place.ca_file] = tls_context(place.ca_file)
         return await connect(
-            lambda: Connection(pool),
-            place.host,
-            place.port,
-            context,
-            timeouts.connect_s,
-            place.networks,
+            lambda: Connection(pool), place, self._names, context, timeouts.connect_s
         )
+
+    def _has_idle(self) -> bool:
+        return any(map(len, self._pools.values()))
 
     async def _exchange(
         self, connection: Connection, request: list[bytes], timeouts: Timeouts
@@ -167,5 +168,5 @@ class Pools:
         for pool in self._pools.values():
             pool.sweep(now)
         self._timer = None
-        if self._exchanges or any(map(len, self._pools.values())):
+        if self._exchanges or self._has_idle():
             self._watch()

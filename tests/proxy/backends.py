@@ -68,6 +68,7 @@ async def listening(
     behave: Behaviour | None = None,
     *,
     host: str = "127.0.0.1",
+    port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Listening]:
     """By default it answers every request."""
@@ -91,7 +92,7 @@ async def listening(
             there.requests += 1
             peer.send(ANSWER)
 
-    server = await asyncio.start_server(serve, host, 0, ssl=tls)
+    server = await asyncio.start_server(serve, host, port, ssl=tls)
     port = server.sockets[0].getsockname()[1]
     there = Listening(port, "http" if tls is None else "https", host)
     try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
+import attrs
 import pytest
 import trustme
 import uvloop
@@ -16,13 +18,15 @@ import uvloop
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
 from rolemesh.core.types import Backend, Timeouts
-from rolemesh.proxy.connect import tls_context
+from rolemesh.proxy.connect import HEAD_START_S, tls_context
 from rolemesh.proxy.exchange import Broken
+from rolemesh.proxy.names import Names
 from rolemesh.proxy.pool import Pools
 from rolemesh.wire.url import parse_url
 from tests.dead_ports import SilentPort
 from tests.proxy.backends import ANSWER, Peer, listening
 from tests.proxy.conftest import Run
+from tests.proxy.shortage import no_descriptor_left
 from tests.proxy.test_pool import ask, failing
 
 HASTY = Timeouts(connect_s=0.1, first_byte_s=5.0, idle_s=5.0)
@@ -117,6 +121,157 @@ def test_a_tls_handshake_that_does_not_end_counts_as_connecting(run: Run, ca_fil
             url = f"https://127.0.0.1:{server.port}"
             broken = await failing(pools, backend(url, ca_file), HASTY)
             assert broken.reason is Reason.CONNECT_TIMEOUT
+            pools.close()
+
+    run(scenario())
+
+
+def test_a_name_that_takes_too_long_says_so(run: Run) -> None:
+    go = threading.Event()
+
+    def look_up(host: str) -> list[str]:
+        go.wait(10.0)
+        return ["127.0.0.1"]
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        pools = Pools(loop, Names(loop, look_up))
+        broken = await failing(pools, backend("http://slow.example:80"), HASTY)
+        assert (broken.failure, broken.reason) == (Failure.CONNECT, Reason.NAME_NOT_RESOLVED)
+        assert broken.detail == "its name was not resolved within 0.1 s"
+        pools.close()
+
+    try:
+        run(scenario())
+    finally:
+        go.set()
+
+
+def test_without_a_descriptor_it_is_not_the_backend_that_is_at_fault(
+    run: Run, ca_file: str, closed_port: int
+) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        with no_descriptor_left():
+            for there in (
+                backend(f"http://127.0.0.1:{closed_port}"),
+                backend(f"http://[::1]:{closed_port}"),
+                backend(f"https://127.0.0.1:{closed_port}", ca_file),
+            ):
+                broken = await failing(pools, there)
+                assert (broken.failure, broken.reason) == (Failure.CONNECT, Reason.NO_DESCRIPTORS)
+        pools.close()
+
+    run(scenario())
+
+
+def test_idle_connections_are_given_up_for_one_that_is_needed(run: Run) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            needed = backend(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            async with listening() as server:
+                await ask(pools, server.backend())
+                with no_descriptor_left():
+                    broken = await failing(pools, needed, Timeouts(5.0, 0.1, 0.1))
+                    assert broken.failure is Failure.FIRST_BYTE_TIMEOUT  # it was connected to
+            pools.close()
+
+    run(scenario())
+
+
+# Several addresses
+
+
+def resolving(*addresses: str) -> Pools:
+    """Every name has these."""
+    loop = asyncio.get_running_loop()
+    return Pools(loop, Names(loop, lambda host: addresses))
+
+
+def test_an_address_that_refuses_leads_on_to_the_next_one(run: Run) -> None:
+    async def scenario() -> None:
+        async with listening(host="127.0.0.3") as server:
+            pools = resolving("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+            assert await ask(pools, server.backend(host="some.example"), HASTY) == b"ok"
+            assert server.connections == 1
+            pools.close()
+
+    run(scenario())
+
+
+def test_an_address_that_is_silent_has_a_head_start_and_no_more(run: Run) -> None:
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), parse_url(silent.url).port
+        async with listening(host="127.0.0.2", port=port) as server:
+            pools, began = resolving("127.0.0.1", "127.0.0.2"), loop.time()
+            assert await ask(pools, server.backend(host="some.example")) == b"ok"
+            assert HEAD_START_S <= loop.time() - began < 1.5
+            pools.close()
+
+    silent = SilentPort()
+    try:
+        run(scenario())
+    finally:
+        silent.close()
+
+
+def test_a_connection_that_comes_up_too_late_is_closed(
+    run: Run, authority: trustme.CA, ca_file: str
+) -> None:
+    async def scenario() -> None:
+        closed = asyncio.Event()
+
+        async def behave(peer: Peer) -> None:
+            await peer.closed()
+            closed.set()
+
+        tls = serving(authority, "some.example")
+        async with (
+            listening(behave) as slow,  # says nothing to our hello
+            listening(host="127.0.0.2", port=slow.port, tls=tls) as server,
+        ):
+            pools = resolving("127.0.0.1", "127.0.0.2")
+            there = server.backend(host="some.example", ca_file=ca_file)
+            assert await ask(pools, there) == b"ok"
+            await closed.wait()
+            assert (slow.connections, server.connections) == (1, 1)
+            pools.close()
+
+    run(scenario())
+
+
+def test_one_who_leaves_while_addresses_are_tried_leaves_no_connection_behind(run: Run) -> None:
+    async def scenario() -> None:
+        connected, closed = asyncio.Event(), asyncio.Event()
+
+        async def behave(peer: Peer) -> None:
+            connected.set()
+            await peer.closed()
+            closed.set()
+
+        async with listening(behave) as slow:
+            pools = resolving("127.0.0.1", "127.0.0.2")
+            there = backend(f"https://some.example:{slow.port}")
+            asking = asyncio.create_task(ask(pools, there))
+            await connected.wait()
+            asking.cancel()
+            await closed.wait()
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+            pools.close()
+
+    run(scenario())
+
+
+def test_what_an_address_said_tells_more_than_that_there_is_no_way_to_another(
+    run: Run, closed_port: int
+) -> None:
+    async def scenario() -> None:
+        for addresses in (("224.0.0.1", "127.0.0.1"), ("127.0.0.1", "224.0.0.1")):
+            pools = resolving(*addresses)
+            there = backend(f"http://some.example:{closed_port}")
+            assert (await failing(pools, there)).reason is Reason.CONNECTION_REFUSED
             pools.close()
 
     run(scenario())
@@ -329,6 +484,42 @@ def test_the_address_that_is_really_connected_to_is_judged(
                 assert broken.failure is Failure.CONNECT
                 assert broken.reason is Reason.ADDRESS_NOT_ALLOWED
                 assert not requests
+            assert server.connections == int(allowed)
+            pools.close()
+
+    run(scenario())
+
+
+def test_of_a_names_addresses_only_those_in_the_networks_are_connected_to(run: Run) -> None:
+    async def scenario() -> None:
+        async with (
+            listening() as outside,
+            listening(host="127.0.0.2", port=outside.port) as inside,
+        ):
+            pools = resolving("127.0.0.1", "127.0.0.2")
+            networks = (ip_network("127.0.0.2/31"),)
+            for _ in range(3):
+                there = inside.backend(host="some.example", networks=networks)
+                assert await ask(pools, there) == b"ok"
+            assert (inside.connections, outside.connections) == (1, 0)
+            pools.close()
+
+    run(scenario())
+
+
+def test_whether_a_forbidden_port_is_open_cannot_be_told(run: Run, closed_port: int) -> None:
+    async def scenario() -> None:
+        async with listening() as server:
+            pools, said = resolving("127.0.0.1"), []
+            for port in (server.port, closed_port):
+                there = attrs.evolve(
+                    backend(f"http://some.example:{port}"), networks=(ip_network("10.0.0.0/8"),)
+                )
+                broken = await failing(pools, there)
+                said.append((broken.failure, broken.reason, broken.detail))
+            assert said[0] == said[1]
+            assert said[0][1] is Reason.ADDRESS_NOT_ALLOWED
+            assert server.connections == 0
             pools.close()
 
     run(scenario())
