@@ -179,7 +179,7 @@ class Forward:
             if failed is None:
                 await self._relay(call, exchange, candidate, model)
         except Broken as broken:
-            if broken.failure in _LOST:
+            if broken.failure in _LOST and broken.reason is not Reason.NO_DESCRIPTORS:
                 self._health.attempt_failed(backend.label, self._now())
             failed = Attempt(backend.label, broken.failure, broken.reason, broken.detail)
         finally:

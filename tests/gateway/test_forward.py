@@ -304,6 +304,15 @@ async def test_a_backend_that_failed_a_moment_ago_is_tried_last(house: House) ->
     assert house.pools.asked == ["planner/gpu", "planner/cpu", "planner/cpu", "planner/gpu"]
 
 
+async def test_what_the_gateway_itself_is_short_of_counts_against_no_backend(house: House) -> None:
+    short = Broken(Failure.CONNECT, Reason.NO_DESCRIPTORS, "no descriptor")
+    house.pools.plays["planner/gpu"].append(short)
+    house.pools.plays["planner/cpu"].append(answer())
+    await house.ask()
+    assert house.pools.asked == ["planner/gpu", "planner/cpu"]
+    assert house.health.spotless
+
+
 async def test_a_role_without_nodes_says_so(house: House) -> None:
     with pytest.raises(NoAvailableBackend) as raised:
         await house.ask("reviewer")
