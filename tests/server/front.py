@@ -91,7 +91,8 @@ class Front:
     async def client(self) -> AsyncIterator[Client]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            yield Client(reader, writer)
+            async with asyncio.timeout(10.0):  # nothing here may hang
+                yield Client(reader, writer)
         finally:
             writer.transport.abort()
 
