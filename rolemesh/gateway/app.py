@@ -36,7 +36,7 @@ from rolemesh.proxy.pool import Pools
 from rolemesh.server import life, logs
 from rolemesh.server.accept import Listener
 from rolemesh.server.http import HttpServer
-from rolemesh.server.limits import Descriptors, raise_descriptor_limit
+from rolemesh.server.limits import Descriptors, probes_at_once, raise_descriptor_limit
 from rolemesh.server.listen import listening_sockets
 from rolemesh.server.metrics import Metrics
 from rolemesh.server.router import Router
@@ -83,6 +83,7 @@ class Gateway:
         self._pools = Pools(self._loop)
         self._slots = Slots()
         self._metrics = Metrics()
+        self._descriptor_limit = raise_descriptor_limit()
         self._server = self._wire()
         self._listener: Listener | None = None
         self._store: StateFile | None = None
@@ -92,9 +93,9 @@ class Gateway:
         forward = Forward(
             self.live, self._registry, self._health, self._pools, self._slots, self._metrics
         )
-        truth = Availability(
-            self._registry, self._health, Prober(self._pools, self._health, forward.via)
-        )
+        at_once = probes_at_once(self._descriptor_limit)
+        prober = Prober(self._pools, self._health, forward.via, at_once)
+        truth = Availability(self._registry, self._health, prober)
         models = Models(self.live, truth, forward.refuse_loop, lambda: self._last_reload)
         nodes = Nodes(self.live, truth, self._slots, self._nodes_changed)
         figures = Figures(self._metrics, self.live, truth, frozenset(MODEL_PATHS))
@@ -111,13 +112,12 @@ class Gateway:
 
     async def startup(self) -> None:
         config = self._live.config.gateway
-        limit = raise_descriptor_limit()
         self._open_store(config.state_path)
         tls = None if config.tls is None else _context(config.tls)
         sockets = listening_sockets(config.host, config.port)
         self._listener = Listener(
             sockets,
-            Descriptors(limit),
+            Descriptors(self._descriptor_limit),
             open_connections=lambda: self._server.open_connections,
             tls=tls,
         )

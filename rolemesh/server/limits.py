@@ -11,8 +11,18 @@ import os
 import resource
 from contextlib import suppress
 
-# For what is neither a client nor its backend: files, probes, name look-ups, idle pooled ones.
-HEADROOM = 32
+LEAST_HEADROOM = 32
+MOST_HEADROOM = 512
+
+
+def headroom(limit: int) -> int:
+    """For what is neither a client nor its backend: files, name look-ups, idle pooled connections,
+    and probes, of which many can be made at once where there is plenty."""
+    return min(max(LEAST_HEADROOM, min(limit // 32, MOST_HEADROOM)), limit // 4)
+
+
+def probes_at_once(limit: int) -> int:
+    return max(1, headroom(limit) // 2)
 
 
 def claim_standard_descriptors() -> None:
@@ -41,10 +51,10 @@ class Descriptors:
 
     def __init__(self, limit: int, used: int | None = None) -> None:
         used = _open_now() if used is None else used
-        headroom = min(HEADROOM, limit // 4)
-        self.max_connections = max(1, (limit - used - headroom) // 2)
+        kept_free = headroom(limit)
+        self.max_connections = max(1, (limit - used - kept_free) // 2)
         # The kernel gives the lowest free number: one beyond this means that all below are taken.
-        self._last_number = max(used + 1, limit - headroom // 2)
+        self._last_number = max(used + 1, limit - kept_free // 2)
         self._spare: int | None = None
         self.take_spare()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from rolemesh.server.limits import Descriptors
+import pytest
+
+from rolemesh.server.limits import Descriptors, headroom, probes_at_once
 
 
 def test_half_of_the_free_descriptors_are_for_clients_and_half_for_backends():
@@ -14,6 +16,15 @@ def test_half_of_the_free_descriptors_are_for_clients_and_half_for_backends():
     assert descriptors.admits(500, descriptors.max_connections - 1)
     assert not descriptors.admits(500, descriptors.max_connections)
     descriptors.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept_free", "probes"),
+    [(16, 4, 2), (128, 32, 16), (1024, 32, 16), (4096, 128, 64), (65_536, 512, 256)],
+)
+def test_what_is_kept_free_grows_with_the_limit(limit: int, kept_free: int, probes: int):
+    assert headroom(limit) == kept_free
+    assert probes_at_once(limit) == probes
 
 
 def test_a_number_near_the_limit_is_refused_however_few_connections_there_are():
