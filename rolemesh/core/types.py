@@ -15,7 +15,7 @@ from attrs import field, frozen
 Network = IPv4Network | IPv6Network
 
 
-@frozen
+@frozen(cache_hash=True)
 class BaseUrl:
     """A backend's base URL, taken apart once. `prefix` is "" or starts with "/", and never ends
     with "/" or "/v1" (a trailing "/v1" is dropped when it is parsed)."""
@@ -49,7 +49,7 @@ class Timeouts:
     idle_s: float = 300.0
 
 
-@frozen
+@frozen(cache_hash=True)
 class Backend:
     """One base URL that serves models, and what is needed to send a request there.
 

@@ -170,22 +170,30 @@ class Forward:
         line.backend, line.model = backend.label, model
         call.inbound.phase = "wait"
         exchange: Exchange | None = None
+        result = "cancelled"
         try:
             exchange = await self._pools.open(
                 backend, self._request(call, backend, model), call.alias.timeouts
             )
             self._health.attempt_worked(backend.label)
-            failed = _refused(exchange.answer.status, backend, last=not call.untried)
-            if failed is None:
+            status = exchange.answer.status
+            failed = _refused(status, backend, last=not call.untried)
+            if failed is not None:
+                result = failed.failure.value
+            else:
                 await self._relay(call, exchange, candidate, model)
+                result = "ok"
+                if is_failure(status, credential=False) or status >= 500:
+                    result, line.outcome = Failure.STATUS.value, "upstream_error"
         except Broken as broken:
             if broken.failure in _LOST and broken.reason is not Reason.NO_DESCRIPTORS:
                 self._health.attempt_failed(backend.label, self._now())
             failed = Attempt(backend.label, broken.failure, broken.reason, broken.detail)
+            result = failed.failure.value
         finally:
             if exchange is not None:
                 self._settle(call, exchange)
-        self._metrics.attempted(backend.label, "ok" if failed is None else failed.failure.value)
+            self._metrics.attempted(backend.label, result)
         return failed
 
     def _request(self, call: Call, backend: Backend, model: str) -> list[bytes]:

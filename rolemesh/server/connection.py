@@ -134,6 +134,11 @@ class ClientConnection(RequestHandler):
         else:
             super().pause_reading()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for it with every body, paused or not, and parses what is not there."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self.flow is not None:

@@ -7,13 +7,22 @@ answers and by the proxy's exchanges. aiohttp's own response machinery is passed
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Protocol
 
 from rolemesh.core.types import Flow
 from rolemesh.wire.http1 import LAST_CHUNK, answer_head, chunk
 
 NO_BODY_STATUSES = frozenset({204, 304})
+
+
+@lru_cache(maxsize=1)
+def http_date(second: int) -> bytes:
+    """RFC 9110 section 6.6.1: an answer has a Date, and ours is the one that left this host."""
+    return formatdate(second, usegmt=True).encode()
 
 
 class Connection(Protocol):
@@ -84,6 +93,7 @@ class ConnectionDownstream:
             framing += b"Connection: close\r\n"
         elif self._old_client:
             framing += b"Connection: keep-alive\r\n"
+        framing += b"Date: %b\r\n" % http_date(int(time.time()))
         # Kept for the first bytes of the body, so that both leave in one packet.
         self._head = answer_head(status, headers, framing)
 

@@ -13,7 +13,6 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from email.utils import formatdate
 
 from aiohttp import web
 
@@ -70,7 +69,6 @@ class HttpServer:
         self._idle.set()
         prefix = secrets.token_hex(6)
         self._ids = (f"{prefix}-{number:x}" for number in itertools.count(1))
-        self._date_at, self._date = -1, b""
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self.request_id_header = request_id_header
 
@@ -202,7 +200,6 @@ class HttpServer:
         if inbound.request.has_unread_body:
             downstream.keep_alive = False
         headers = [
-            (b"Date", self._now()),
             (b"Content-Type", answer.content_type),
             *self.head(inbound),
             *answer.headers,
@@ -248,12 +245,6 @@ class HttpServer:
             line.peer = inbound.request.peer
         self._ended(inbound)
         access_line(line)
-
-    def _now(self) -> bytes:
-        second = int(self._loop.time())
-        if second != self._date_at:
-            self._date_at, self._date = second, formatdate(usegmt=True).encode()
-        return self._date
 
     def _sweep(self) -> None:
         now = self._loop.time()

@@ -32,9 +32,11 @@ _NOT_FORWARDED = HOP_BY_HOP | {
 }  # fmt: skip
 _NOT_FORWARDED_PREFIXES = (b"x-rolemesh-", b"x-forwarded-")
 
-# Towards a client. X-Accel-* and X-Sendfile are orders to a web server before this gateway.
+# Towards a client. Date is set anew by whoever answers. X-Accel-* and X-Sendfile are orders to a
+# web server before this gateway.
 _NOT_ANSWERED = HOP_BY_HOP | {
-    b"content-length", b"set-cookie", b"set-cookie2", b"x-request-id", b"alt-svc", b"x-sendfile",
+    b"content-length", b"date", b"set-cookie", b"set-cookie2", b"x-request-id", b"alt-svc",
+    b"x-sendfile",
 }  # fmt: skip
 _NOT_ANSWERED_PREFIXES = (b"x-rolemesh-", b"x-accel-")
 
