@@ -181,7 +181,7 @@ def from_record(data: object, written_at: float) -> Lease:
     networks = None if record.networks is None else tuple(map(ip_network, record.networks))
     return Lease(
         node_id=record.node_id,
-        url=record.url,
+        url=evolve(record.url),  # msgspec went past its __init__, which a cached hash needs
         served_models=record.served_models,
         meta=record.meta,
         access_token=record.access_token,
