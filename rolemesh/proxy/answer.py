@@ -72,6 +72,11 @@ class Answer:
         if self._bare_bytes > MAX_HEAD_BYTES:
             self._refuse(f"its {'trailer' if self.has_head else 'head'} is too large")
 
+    def let_go(self) -> None:
+        """Part with the parser: the two hold each other, and that is work for the collector of
+        cycles. Not to be called inside `feed`; nothing can be fed afterwards."""
+        del self._parser
+
     def end(self) -> bool:
         """The connection has ended in order. Whether the answer is whole by that."""
         if self.has_head and self.framing is Framing.CLOSE:

@@ -31,7 +31,7 @@ MAX_ADDRESSES = 8
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTDOWN}
 
 
-@frozen
+@frozen(cache_hash=True)
 class Place:
     """What a connection depends on. Credentials do not count: they go with each request."""
 

@@ -27,11 +27,12 @@ _buffer = memoryview(bytearray(READ_BYTES))
 class Connection(asyncio.BufferedProtocol):
     """Carries one exchange at a time; idle in its pool otherwise."""
 
-    __slots__ = ("_ended", "_pool", "_transport", "exchange", "idle_until")
+    __slots__ = ("_answered", "_ended", "_pool", "_transport", "exchange", "idle_until")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        self._answered = False  # whether a byte has ever come
         self._ended = False
         self.exchange: Exchange | None = None
         self.idle_until = 0.0
@@ -88,11 +89,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._pool.unanswered += 1
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if not self._answered:
+            self._wait_no_more()
         if self.exchange is not None:
             self.exchange.feed(_buffer[:nbytes])
         else:
@@ -106,7 +110,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if not self._answered:
+            self._wait_no_more()
         self._pool.lost(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.lost(orderly=self._ended and exc is None)
+
+    def _wait_no_more(self) -> None:
+        self._answered = True
+        self._pool.unanswered -= 1

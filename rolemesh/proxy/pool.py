@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import lru_cache
 from weakref import WeakValueDictionary
 
 from rolemesh.core.failover import may_try_fresh
@@ -23,10 +24,16 @@ SWEEP_S = 0.25
 
 
 class Pool:
-    """The idle connections to one place."""
+    """The idle connections to one place.
+
+    `unanswered` counts new connections that have not had a byte yet. While there are any, none is
+    kept: a server of few threads (llama-server) gives each to an idle connection, and lets the new
+    one wait until that is closed.
+    """
 
     def __init__(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
         self.place = place
+        self.unanswered = 0
         self._loop = loop
         self._idle: list[Connection] = []
 
@@ -43,6 +50,9 @@ class Pool:
         return None
 
     def keep(self, connection: Connection, idle_s: float) -> None:
+        if self.unanswered:
+            connection.abort()
+            return
         connection.idle_until = self._loop.time() + idle_s
         self._idle.append(connection)
 
@@ -91,8 +101,10 @@ class Pools:
 
     def release(self, exchange: Exchange) -> None:
         """Close the exchange and watch it no more."""
-        self._exchanges.discard(exchange)
-        exchange.close()
+        if exchange in self._exchanges:
+            self._exchanges.discard(exchange)
+            exchange.close()
+            exchange.answer.let_go()
 
     def forget_contexts(self) -> None:
         """Read the authorities' files again when they are next needed (after a reload)."""
@@ -109,8 +121,7 @@ class Pools:
         self._names.close()
 
     def _pool(self, backend: Backend) -> Pool:
-        url = backend.url
-        place = Place(url.host, url.port, url.tls, backend.ca_file, backend.networks)
+        place = _place(backend)
         pool = self._pools.get(place)
         if pool is None:
             pool = self._pools[place] = Pool(place, self._loop)
@@ -170,3 +181,9 @@ class Pools:
         self._timer = None
         if self._exchanges or self._has_idle():
             self._watch()
+
+
+@lru_cache(maxsize=4096)
+def _place(backend: Backend) -> Place:
+    url = backend.url
+    return Place(url.host, url.port, url.tls, backend.ca_file, backend.networks)

@@ -48,6 +48,7 @@ class Transport(asyncio.Transport):
 class KeptConnections:
     def __init__(self) -> None:
         self.kept: dict[Connection, float] = {}
+        self.unanswered = 0
 
     def keep(self, connection: Connection, idle_s: float) -> None:
         self.kept[connection] = idle_s

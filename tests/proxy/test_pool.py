@@ -54,6 +54,30 @@ def test_one_connection_carries_requests_one_behind_the_other(run: Run) -> None:
     run(scenario())
 
 
+def test_none_is_kept_while_a_new_one_waits_for_its_first_byte(run: Run) -> None:
+    """A server of one thread serves the new connection when the old one is closed."""
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        thread, both = asyncio.Lock(), asyncio.Event()
+
+        async def behave(peer: Peer) -> None:
+            if peer.number == 1:
+                both.set()
+            async with thread:
+                await peer.request()
+                await both.wait()
+                peer.send(ANSWER)
+                await peer.closed() if peer.number == 0 else None
+
+        async with listening(behave) as server:
+            asked = [ask(pools, server.backend()) for _ in range(2)]
+            assert await asyncio.wait_for(asyncio.gather(*asked), 2) == [b"ok", b"ok"]
+            pools.close()
+
+    run(scenario())
+
+
 def test_the_connection_used_last_is_used_first(run: Run) -> None:
     async def scenario() -> None:
         pools = Pools(asyncio.get_running_loop())
