@@ -14,8 +14,10 @@ help:  ## show this list
 demo: $(VENV)/.demo-installed  ## two real llama.cpp servers, a gateway, an answer from each
 	@$(BIN)/rolemesh demo
 
-test: lint  ## every check: ruff, mypy --strict, the tests, and the tests once more under python -O
-	$(BIN)/python -O -m pytest -q -x
+# The first run is under python -O, and without the fast lane.
+test: lint  ## every check: ruff, mypy --strict, and the tests, most of them in both lanes
+	PYTHONOPTIMIZE=1 ROLE_MESH_TEST_OVERRIDES=tests/lane_off.yaml \
+	  $(BIN)/python -m pytest -q -x --ignore tests/real --ignore tests/benchmarks
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test-installed  ## ruff (rules, security rules, format) and mypy --strict
