@@ -78,9 +78,13 @@ class LlamaServer:
         return None
 
     def wait_ready(self) -> None:
-        until(lambda: self.health() == 200 or self.process.poll() is not None, "llama.cpp is ready")
+        # It answers a moment before it minds signals.
+        until(lambda: self._says_ready() or self.process.poll() is not None, "llama.cpp is ready")
         if self.process.poll() is not None:
             raise AssertionError(f"llama.cpp ended: {self.log.read_text()[-2000:]}")
+
+    def _says_ready(self) -> bool:
+        return "llama-server: ready" in self.log.read_text(errors="replace")
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and body of a GET; the body as JSON where it is, else as text."""
