@@ -171,6 +171,10 @@ class Health:
         del self._failed_at[label]
         return False
 
+    def failed_since(self, label: str, at: float) -> bool:
+        """Whether an attempt failed after `at`: what a probe saw then is no longer true."""
+        return self._failed_at.get(label, at) > at
+
     @property
     def spotless(self) -> bool:
         """No failure is remembered at all: the ordinary case, which routing need not look into."""

@@ -152,8 +152,11 @@ class Gateway:
     async def drain(self) -> None:
         if self._listener is not None:
             self._listener.close()
+        drain_s = self._live.config.gateway.drain_timeout_s
+        if self._server.in_flight:
+            log.info("%d requests may finish, within %g s", self._server.in_flight, drain_s)
         try:
-            async with asyncio.timeout(self._live.config.gateway.drain_timeout_s):
+            async with asyncio.timeout(drain_s):
                 await self._server.drain()
         except TimeoutError:
             log.warning("%d requests are still in flight and end now", self._server.in_flight)

@@ -133,6 +133,7 @@ class Forward:
             if failed is None:
                 return
             attempts.append(failed)
+            call.inbound.line.failed = [f"{one.backend} {one.reason.value}" for one in attempts]
             credential = candidate.backend.auth is not None
             another = may_try_another(failed.failure, failed.status, credential)
             if call.inbound.downstream.started or not another:

@@ -57,7 +57,9 @@ class Prober:
 
     def _is_due(self, label: str) -> bool:
         standing = self._health.state(label)
-        return standing is None or self._now() - standing.at > REUSED_S
+        if standing is None or self._now() - standing.at > REUSED_S:
+            return True
+        return self._health.failed_since(label, standing.at)
 
     def _was_silent(self, backend: Backend) -> bool:
         standing = self._health.state(backend.label)

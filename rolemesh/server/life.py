@@ -133,8 +133,8 @@ class _Life:
     async def _stop_gracefully(self) -> None:
         if self.signals.hurry.is_set():
             return
-        log.info("stopping: requests in flight may finish")
-        self.notifier.stopping("Stopping: requests in flight may finish")
+        log.info("stopping; a second signal ends it at once")
+        self.notifier.stopping("Stopping")
         await self._until(self.signals.hurry, self.daemon.drain())
 
     async def _shutdown(self) -> None:

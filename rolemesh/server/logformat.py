@@ -27,7 +27,8 @@ class Format(enum.Enum):
 class AccessLine(msgspec.Struct, omit_defaults=True):
     """What one request came to. `outcome`: ok, client_abort, upstream_error, truncated, rejected.
 
-    Seconds and bytes; None: does not apply. `path` has no query string.
+    Seconds and bytes; None: does not apply. `path` has no query string. `failed`: a backend and
+    the reason's word for each attempt that came to nothing.
     """
 
     request_id: str
@@ -46,6 +47,7 @@ class AccessLine(msgspec.Struct, omit_defaults=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     attempts: int | None = None
+    failed: list[str] | None = None
     code: str | None = None
     peer: str | None = None
 

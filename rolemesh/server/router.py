@@ -45,7 +45,9 @@ class Router:
                 return handler, params
             known |= handlers.keys()
         if not known:
-            raise NotFound("There is nothing at this path: see the documentation of the HTTP API.")
+            with_v1 = f"/v1{path}" in self._exact
+            hint = "end the client's base URL with /v1" if with_v1 else "see the HTTP API's manual"
+            raise NotFound(f"There is nothing at this path: {hint}.")
         allow = sorted(known | {"HEAD"} if "GET" in known else known)
         raise MethodNotAllowed("This path does not know that method.", allow=allow)
 
