@@ -28,7 +28,8 @@ class Pool:
 
     `unanswered` counts new connections that have not had a byte yet. While there are any, none is
     kept: a server of few threads (llama-server) gives each to an idle connection, and lets the new
-    one wait until that is closed.
+    one wait until that is closed. Over TLS it is kept all the same: what speaks TLS has threads
+    enough, and a handshake costs more than a wait.
     """
 
     def __init__(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
@@ -50,7 +51,7 @@ class Pool:
         return None
 
     def keep(self, connection: Connection, idle_s: float) -> None:
-        if self.unanswered:
+        if self.unanswered and not self.place.tls:
             connection.abort()
             return
         connection.idle_until = self._loop.time() + idle_s
