@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rolemesh.config.compile import key_digest, server_name
 from rolemesh.config.schema_auth import AdminKey, ClientKey, NodeKey
 from rolemesh.config.schema_gateway import GatewayFile
-from rolemesh.config.schema_models import DiscoveredModel, ProxyModel
+from rolemesh.config.schema_models import BackendSection, DiscoveredModel, ProxyModel
 from rolemesh.config.structure import nearest
 from rolemesh.config.tree import Leaf, Map, Path, Seq, at, is_null, nearest_origin, shown_key
 from rolemesh.core.types import BaseUrl
@@ -22,6 +22,7 @@ Flaw = tuple[Path, str]
 AnyKey = ClientKey | NodeKey | AdminKey
 
 _SAMPLE_KEY = "change-me"
+_NEW_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _RESERVED_ALIASES = frozenset({"_other"})  # what metrics call an alias that is not configured
 _CLIENT_KEYS = ("auth", "client_api_keys")
 
@@ -95,8 +96,15 @@ def _proxy_model(config: GatewayFile, model: ProxyModel, path: Path) -> Iterator
             yield (*here, "base_url"), "is this gateway itself"
         name = backend.name or server_name(backend.base_url)
         if name in taken:
-            yield (*here, "name"), "is the name of another backend of this model"
+            yield (*here, "name"), _same_name(backend, name)
         taken.add(name)
+
+
+def _same_name(backend: BackendSection, name: str) -> str:
+    message = "is the name of another backend of this model"
+    if backend.name is not None:
+        return message
+    return f"{message}: {name}, taken from base_url; give each a name of its own with `name`"
 
 
 def _is_gateway(url: BaseUrl | None, config: GatewayFile) -> bool:
@@ -171,7 +179,7 @@ def _keys(keys: Sequence[AnyKey], path: Path, exposed: bool) -> Iterator[Flaw]:
             yield here, "needs exactly one of key, key_file and key_hash"
             continue
         if source.key is not None and exposed and source.key.lower().startswith(_SAMPLE_KEY):
-            yield here, "is the sample key, which everybody knows: make one with 'rolemesh init'"
+            yield here, f"is the sample key, which everybody knows; make one: {_NEW_KEY}"
         if source.name is not None and source.name in names:
             yield (*here, "name"), "is the name of another key in this list"
         names.add(source.name or "")

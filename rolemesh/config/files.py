@@ -66,7 +66,7 @@ def _first_place(search: Search) -> str:
         looked.append(f"  {path}: belongs to another user (uid {owner}), so it is not taken")
     raise ConfigError(
         f"no configuration: name a file with --config or {search.variable}, or have"
-        " `rolemesh init` write a first one; looked at\n" + "\n".join(looked)
+        " `rolemesh init gateway` write a first one; looked at\n" + "\n".join(looked)
     )
 
 

@@ -205,7 +205,10 @@ def _readable(leaf: Leaf) -> str:
 
 
 def _url(leaf: Leaf) -> BaseUrl:
-    return parse_url(leaf.text)
+    url = parse_url(leaf.text)
+    if url.prefix.endswith("/completions"):  # of /chat/completions, too
+        raise ValueError("ends in a path of the API: leave that out")
+    return url
 
 
 BOOLEAN = Kind("true or false", _boolean, text=False)

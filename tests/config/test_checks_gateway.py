@@ -126,7 +126,18 @@ def test_the_gateway_is_no_backend_of_itself(
         ),
         (
             "{backends: [{base_url: 'http://a'}, {base_url: 'http://a/x'}]}",
-            "models.a.backends[1].name: is the name of another backend of this model",
+            (
+                "models.a.backends[1].name: is the name of another backend of this model:"
+                " a:80, taken from base_url; give each a name of its own with `name`"
+            ),
+        ),
+        (
+            "{proxy_url: 'http://a/v1/chat/completions'}",
+            "models.a.proxy_url: ends in a path of the API: leave that out",
+        ),
+        (
+            "{backends: [{base_url: 'http://a/completions'}]}",
+            "models.a.backends[0].base_url: ends in a path of the API: leave that out",
         ),
     ],
 )
