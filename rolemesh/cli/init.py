@@ -39,7 +39,7 @@ models:
   # A server with an OpenAI-compatible API: llama-server, vLLM, llamafile.
   planner:
     type: proxy
-    proxy_url: http://127.0.0.1:8080
+    proxy_url: http://127.0.0.1:8011
 
   # Ollama: one alias per model, which `defaults` names.
   # writer:

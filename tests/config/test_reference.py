@@ -40,9 +40,11 @@ def test_the_example_pair_loads_as_it_is() -> None:
     base, local = ROOT / "etc/gateway.example.yaml", ROOT / "etc/gateway.local.example.yaml"
     alone = load_gateway(find_gateway(str(base), (), {}), {}).config
     assert set(alone.models) == {"planner", "writer", "reviewer"}
-    both = load_gateway(find_gateway(str(base), (str(local),), {}), {}).config
+    both = load_gateway(
+        find_gateway(str(base), (str(local),), {}), {"ROLE_MESH_PORT": "8001"}
+    ).config
     assert set(both.models) == {"planner", "writer"}
-    assert both.gateway.port == 8080
+    assert both.gateway.port == 8001
     assert both.models["planner"].offer.defaults == {"temperature": 0.2, "max_tokens": 1024}
 
 
