@@ -194,7 +194,7 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the models and the servers' logs are; skips where the extra is missing."""
     for name in ("xllamacpp", "gguf"):
         if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is missing: pip install 'rolemesh[llama]'")
+            pytest.skip(f"{name} is missing: pip install '.[llama]'")
     return tmp_path_factory.mktemp("llama")
 
 

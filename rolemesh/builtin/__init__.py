@@ -31,7 +31,7 @@ def check_installed() -> None:
     if missing:
         raise RunError(
             f"the built-in llama.cpp is not installed ({', '.join(missing)} missing); "
-            "install it with: pip install 'rolemesh[llama]'"
+            "it is the extra rolemesh[llama]; in a clone: pip install '.[llama]'"
         )
 
 

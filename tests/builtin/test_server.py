@@ -152,5 +152,5 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "xllamacpp missing" in ended.stderr
-    assert "pip install 'rolemesh[llama]'" in ended.stderr
+    assert "pip install '.[llama]'" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -10,7 +10,7 @@ import pytest
 from rolemesh.builtin import tiny_model_command
 
 tiny_model = pytest.importorskip(
-    "rolemesh.builtin.tiny_model", reason="needs: pip install 'rolemesh[llama]'"
+    "rolemesh.builtin.tiny_model", reason="needs: pip install '.[llama]'"
 )
 
 

@@ -133,5 +133,5 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     argv = [sys.executable, "-c", barred]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert ended.returncode == 1
-    assert "pip install 'rolemesh[llama]'" in ended.stderr
+    assert "pip install '.[llama]'" in ended.stderr
     assert "Traceback" not in ended.stderr
