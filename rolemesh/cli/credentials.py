@@ -8,7 +8,7 @@ import click
 
 from rolemesh.config.files import read_secret
 from rolemesh.core.types import BaseUrl
-from rolemesh.errors import ConfigError
+from rolemesh.errors import ConfigError, InvalidApiKey, RoleMeshError
 from rolemesh.wire.url import parse_url
 
 
@@ -22,6 +22,13 @@ def read_key(file: str | None, variable: str) -> str | None:
     if file is not None and not key:
         raise ConfigError(f"{file}: the file is empty, so there is no key in it")
     return key or None
+
+
+def with_missing_key(error: RoleMeshError, *, key_sent: bool, options: str) -> RoleMeshError:
+    """The same error; a 401 to a request without a key says so, and what gives it one."""
+    if key_sent or not isinstance(error, InvalidApiKey):
+        return error
+    return InvalidApiKey(f"{error.message}; no key was sent: give one with {options}")
 
 
 def secret(file: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from attrs import frozen
 
-from rolemesh.cli.credentials import URL, read_key, secret
+from rolemesh.cli.credentials import URL, read_key, secret, with_missing_key
 from rolemesh.cli.failure import EXIT_FAILED, complain
 from rolemesh.core.types import BaseUrl, Registration, ServedModel
 from rolemesh.errors import RequestError, RoleMeshError, UnknownNode
@@ -19,6 +19,8 @@ from rolemesh.register.client import Client, Gateway
 from rolemesh.register.daemon import KeepRegistered
 from rolemesh.server import life, logs
 from rolemesh.wire.registration import parse_register, register_body
+
+_KEY_OPTIONS = "--node-key-file or ROLE_MESH_NODE_KEY"
 
 
 class _Seconds(click.FloatRange):
@@ -120,9 +122,11 @@ def register(**given: Any) -> int:
 
 @frozen
 class _Answer:
-    """`interval_s`: what the gateway asks for, where it accepted a registration."""
+    """`done` completes "the node ...". `interval_s`: what the gateway asks for, where it accepted
+    a registration."""
 
     gateway: str
+    done: str = ""
     interval_s: float | None = None
     error: RoleMeshError | None = None
 
@@ -197,13 +201,20 @@ async def _ask(client: Client, node_id: str, registration: Registration | None) 
     async with client:
         try:
             if registration is not None:
-                return _Answer(url, interval_s=await client.register(registration))
+                interval_s = await client.register(registration)
+                return _Answer(url, f"registered with {url}{_until(client.lease_s)}", interval_s)
             await client.goodbye(node_id)
-        except UnknownNode:
-            return _Answer(url)  # it is not registered: what a goodbye is for
+        except UnknownNode:  # what a goodbye is for
+            return _Answer(url, f"was not registered with {url}")
         except RoleMeshError as error:
-            return _Answer(url, error=error)
-    return _Answer(url)
+            sent = client.gateway.key is not None
+            told = with_missing_key(error, key_sent=sent, options=_KEY_OPTIONS)
+            return _Answer(url, error=told)
+    return _Answer(url, f"deregistered from {url}")
+
+
+def _until(lease_s: float | None) -> str:
+    return "" if lease_s is None else f" for {lease_s:g} s; --keep-alive keeps it"
 
 
 def _report(answers: Sequence[_Answer], node_id: str, *, as_json: bool) -> int:
@@ -213,8 +224,7 @@ def _report(answers: Sequence[_Answer], node_id: str, *, as_json: bool) -> int:
         if answer.error is not None:
             complain(f"not accepted: {answer.error.message}")
         elif not as_json:
-            done = "registered with" if answer.interval_s is not None else "deregistered from"
-            click.echo(f"{node_id} {done} {answer.gateway}")
+            click.echo(f"{node_id} {answer.done}")
     return EXIT_FAILED if any(answer.error is not None for answer in answers) else 0
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import click
 from attrs import frozen
 
-from rolemesh.cli.credentials import URL, read_key
-from rolemesh.cli.failure import complain
+from rolemesh.cli.credentials import URL, read_key, with_missing_key
+from rolemesh.cli.failure import EXIT_FAILED, complain
 from rolemesh.core.types import BaseUrl
-from rolemesh.errors import RoleMeshError
+from rolemesh.errors import InvalidApiKey, RoleMeshError
 from rolemesh.register.client import Client, Gateway
 from rolemesh.server.logformat import escaped
 
+_KEY_OPTIONS = "--key-file or ROLE_MESH_ADMIN_KEY"
 _GOOD = {"available", "fresh", "reachable"}
 
 
@@ -37,7 +38,7 @@ _GOOD = {"available", "fresh", "reachable"}
 def status(gateway: BaseUrl, key_file: str | None, ca_file: str | None, as_json: bool) -> int:
     """Show a gateway's aliases, nodes and models, and why something is out.
 
-    Exits 1 when the gateway cannot be asked.
+    Exits 1 when the gateway cannot be asked, or shows a part only.
     """
     key = read_key(key_file, "ROLE_MESH_ADMIN_KEY")
     told = asyncio.run(_ask(Gateway(gateway, key, ca_file)))
@@ -46,31 +47,36 @@ def status(gateway: BaseUrl, key_file: str | None, ca_file: str | None, as_json:
         click.echo(json.dumps(answers, indent=2))
     else:
         click.echo("\n\n".join(_tables(told)))
-    for error in told.errors:
-        complain(f"not shown: {error.message}")
-    return 0
+    for what, error in told.refused.items():
+        complain(f"{what} not shown{_needed(what, error)}: {error.message}")
+    return EXIT_FAILED if told.refused else 0
 
 
 @frozen
 class _Told:
-    """The answers to /v1/models and /v1/nodes; None where one was refused, with its error."""
+    """The answers to /v1/models and /v1/nodes; None where one was refused.
+
+    `refused`: the errors, by what is not shown therefore.
+    """
 
     models: Mapping[str, Any] | None
     nodes: Mapping[str, Any] | None
-    errors: Sequence[RoleMeshError]
+    refused: Mapping[str, RoleMeshError]
 
 
 async def _ask(gateway: Gateway) -> _Told:
     """A key may open only one of the two doors. Raises when it opens neither."""
     async with Client(gateway) as client:
         models, nodes = await asyncio.gather(_get(client, "/v1/models"), _get(client, "/v1/nodes"))
-    errors = [answer for answer in (models, nodes) if isinstance(answer, RoleMeshError)]
-    if len(errors) == 2:
-        raise errors[0]
+    answers = {"aliases": models, "nodes": nodes}
+    refused = {what: told for what, told in answers.items() if isinstance(told, RoleMeshError)}
+    if len(refused) == len(answers):
+        error = refused["aliases"]
+        raise with_missing_key(error, key_sent=gateway.key is not None, options=_KEY_OPTIONS)
     return _Told(
         None if isinstance(models, RoleMeshError) else models,
         None if isinstance(nodes, RoleMeshError) else nodes,
-        errors,
+        refused,
     )
 
 
@@ -79,6 +85,13 @@ async def _get(client: Client, path: str) -> dict[str, Any] | RoleMeshError:
         return await client.get(path)
     except RoleMeshError as error:
         return error
+
+
+def _needed(what: str, error: RoleMeshError) -> str:
+    if not isinstance(error, InvalidApiKey):
+        return ""
+    keys = "a client or admin key" if what == "aliases" else "an admin key"
+    return f" (need {keys}: {_KEY_OPTIONS})"
 
 
 def _tables(told: _Told) -> Iterator[str]:

@@ -26,7 +26,7 @@ from rolemesh.errors import (
 )
 from rolemesh.server.logformat import escaped
 from rolemesh.server.tls import client_context
-from rolemesh.wire.registration import asked_interval, heartbeat_body, register_body
+from rolemesh.wire.registration import asked_interval, heartbeat_body, lease_length, register_body
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 32 * 2**20
@@ -54,6 +54,7 @@ class Client:
         self._tls = client_context(*files) if gateway.url.tls else None
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
+        self.lease_s: float | None = None  # how long the last registration holds, where it is said
 
     async def __aenter__(self) -> Client:
         headers = {"User-Agent": f"rolemesh/{__version__}"}
@@ -81,6 +82,7 @@ class Client:
     async def register(self, registration: Registration) -> float:
         """The heartbeat interval that the gateway asks for, in seconds."""
         answer = await self._call("POST", "/v1/nodes/register", register_body(registration))
+        self.lease_s = lease_length(answer)
         return asked_interval(answer) or DEFAULT_INTERVAL_S
 
     async def heartbeat(self, beat: Heartbeat) -> float:

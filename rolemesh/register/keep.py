@@ -70,6 +70,8 @@ class LeaseKeeper:
             return
         except (RoleMeshError, TimeoutError) as error:
             log.warning("the node %s could not be deregistered: %s", node_id, error)
+        else:
+            log.info("deregistered from %s", self._client.gateway.url)
 
     async def _pause(self, pause_s: float) -> None:
         try:

@@ -73,6 +73,15 @@ def accepted(node_id: str, stale_after_s: float) -> dict[str, Any]:
     }
 
 
+def lease_length(answer: bytes) -> float | None:
+    """After how many seconds without a word the node counts as stale. None: it is not said."""
+    try:
+        length = msgspec.json.decode(answer, type=_Lease).stale_after_s
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return length if length is not None and length > 0 else None
+
+
 def asked_interval(answer: bytes) -> float | None:
     """The heartbeat interval that a gateway asked for. None: its answer says nothing usable."""
     try:
@@ -108,6 +117,10 @@ def heartbeat_body(beat: Heartbeat) -> bytes:
 
 class _Accepted(msgspec.Struct):
     heartbeat_interval_s: float | None = None
+
+
+class _Lease(msgspec.Struct):
+    stale_after_s: float | None = None
 
 
 def _told(model: ServedModel) -> dict[str, Any]:

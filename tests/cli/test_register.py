@@ -27,7 +27,7 @@ async def test_models_roles_and_meta_are_sent_as_given(run_beside, gateway: Fake
     meta = ("--meta", "gpu=Tesla P40", "--meta", "note=a=b")
     done = await run_beside("register", "--gateway", gateway.url, *NODE, *models, *meta)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"box-1 registered with {gateway.url}\n"
+    assert done.out == f"box-1 registered with {gateway.url} for 30 s; --keep-alive keeps it\n"
     _, _, body, _ = gateway.calls[0]
     assert body["node_id"] == "box-1"
     assert body["base_url"] == "http://127.0.0.1:8014"
@@ -65,8 +65,11 @@ async def test_one_gateway_that_refuses_is_named_and_makes_it_1(run_beside, gate
         urls = ("--gateway", gateway.url, "--gateway", other.url)
         done = await run_beside("register", *urls, *NODE, "--role", "writer")
     assert done.code == 1
-    assert done.out == f"box-1 registered with {gateway.url}\n"
-    assert done.err == f"not accepted: {other.url}: The key is wrong. (401 invalid_api_key)\n"
+    assert done.out == f"box-1 registered with {gateway.url} for 30 s; --keep-alive keeps it\n"
+    assert done.err == (
+        f"not accepted: {other.url}: The key is wrong. (401 invalid_api_key);"
+        " no key was sent: give one with --node-key-file or ROLE_MESH_NODE_KEY\n"
+    )
 
 
 async def test_json_tells_every_gateways_answer(run_beside, gateway: FakeGateway):
@@ -84,7 +87,8 @@ async def test_deregistering_says_goodbye_and_needs_no_models(run_beside, gatewa
     done = await run_beside(*common)
     assert (done.code, done.out) == (0, f"box-1 deregistered from {gateway.url}\n")
     gateway.answer = lambda method, path: refusal(404, "unknown_node")
-    assert (await run_beside(*common)).code == 0, "it is not there: that is what was wanted"
+    done = await run_beside(*common)
+    assert (done.code, done.out) == (0, f"box-1 was not registered with {gateway.url}\n")
     gateway.answer = lambda method, path: refusal(403, "not_allowed")
     assert (await run_beside(*common)).code == 1
 
@@ -144,6 +148,7 @@ async def test_kept_alive_it_renews_until_a_signal_and_then_says_goodbye(gateway
     _, log = await asyncio.wait_for(child.communicate(), 15)
     assert child.returncode == 0
     assert gateway.steps()[-1] == "goodbye"
+    assert f"deregistered from {gateway.url}".encode() in log
     assert b"Traceback" not in log
 
 

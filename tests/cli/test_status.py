@@ -103,17 +103,22 @@ async def test_a_key_that_opens_one_door_shows_what_is_behind_it(run_beside, gat
         web.json_response(MODELS) if path == "/v1/models" else refusal(401, "invalid_api_key")
     )
     done = await run_beside("status", "--gateway", gateway.url)
-    assert done.code == 0
+    assert done.code == 1
     assert done.out.startswith("ALIAS")
     assert "NODE" not in done.out
-    assert "not shown" in done.err
+    assert "nodes not shown (need an admin key: --key-file or ROLE_MESH_ADMIN_KEY)" in done.err
+    done = await run_beside("status", "--gateway", gateway.url, "--json")
+    assert (done.code, json.loads(done.out)["nodes"]) == (1, None)
 
 
 async def test_a_key_that_opens_none_is_an_error(run_beside, gateway: FakeGateway):
     gateway.answer = lambda method, path: refusal(401, "invalid_api_key", "Wrong key.")
     done = await run_beside("status", "--gateway", gateway.url)
     assert (done.code, done.out) == (1, "")
-    assert done.err == f"rolemesh: {gateway.url}: Wrong key. (401 invalid_api_key)\n"
+    assert done.err == (
+        f"rolemesh: {gateway.url}: Wrong key. (401 invalid_api_key);"
+        " no key was sent: give one with --key-file or ROLE_MESH_ADMIN_KEY\n"
+    )
 
 
 def test_no_gateway_there_is_an_error_with_a_hint(run):

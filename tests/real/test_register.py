@@ -77,7 +77,7 @@ def test_a_registered_server_answers_under_the_alias(
     once = rolemesh(*registering(gateway, llama, "--meta", "quant=F16"))
     said, complaints = once.communicate(timeout=20)
     assert (once.returncode, complaints) == (0, "")
-    assert said == f"box registered with {url(gateway)}\n"
+    assert said == f"box registered with {url(gateway)} for 30 s; --keep-alive keeps it\n"
 
     assert gateway.get("/ready").status == 200
     reply = gateway.chat("reviewer", max_tokens=3)
