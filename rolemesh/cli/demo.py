@@ -188,7 +188,8 @@ The words mean nothing, for the models are random; the way they came is real. Tr
     -H 'Content-Type: application/json' -d '{body}'
   curl {setup.url}/ready
   curl {setup.url}/metrics
-  {_this_program()} status --gateway {setup.url}
+  ROLE_MESH_ADMIN_KEY={setup.admin_key} \\
+    {_this_program()} status --gateway {setup.url}
 
 Running until Ctrl-C."""
 

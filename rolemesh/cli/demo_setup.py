@@ -65,6 +65,7 @@ class Setup:
     servers: tuple[ModelServer, ...]
     gateway_port: int
     key: str = field(repr=False)
+    admin_key: str = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -86,7 +87,10 @@ class Setup:
                 "state_path": str(self.folder / "gateway.json"),
                 "drain_timeout_s": 2,
             },
-            "auth": {"client_api_keys": [{"name": "demo", "key": self.key}]},
+            "auth": {
+                "client_api_keys": [{"name": "demo", "key": self.key}],
+                "admin_api_keys": [{"name": "demo", "key": self.admin_key}],
+            },
             "models": {
                 server.alias: {"type": "proxy", "proxy_url": server.url, "auth_token": server.key}
                 for server in self.servers
@@ -101,7 +105,8 @@ def prepare(folder: Path) -> Setup:
         ModelServer(alias, port, secrets.token_urlsafe(24), folder / f"{alias}.gguf", seed)
         for seed, (alias, port) in enumerate(zip(ALIASES, ports, strict=False), start=1)
     )
-    return Setup(folder, servers, ports[-1], f"demo-{secrets.token_urlsafe(12)}")
+    keys = (f"demo-{who}-{secrets.token_urlsafe(12)}" for who in ("client", "admin"))
+    return Setup(folder, servers, ports[-1], *keys)
 
 
 def environment() -> dict[str, str]:

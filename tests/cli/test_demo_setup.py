@@ -13,9 +13,10 @@ from rolemesh.cli.demo_setup import environment, prepare
 def test_every_port_and_key_is_its_own(tmp_path: Path) -> None:
     setup = prepare(tmp_path)
     ports = [setup.gateway_port, *(server.port for server in setup.servers)]
-    keys = [setup.key, *(server.key for server in setup.servers)]
-    assert len(set(ports)) == len(set(keys)) == 3
+    keys = [setup.key, setup.admin_key, *(server.key for server in setup.servers)]
+    assert (len(set(ports)), len(set(keys))) == (3, 4)
     assert setup.key not in repr(setup)
+    assert setup.admin_key not in repr(setup)
 
 
 def test_what_is_set_for_another_gateway_does_not_reach_this_one(
