@@ -25,10 +25,10 @@ def read_key(file: str | None, variable: str) -> str | None:
 
 
 def with_missing_key(error: RoleMeshError, *, key_sent: bool, options: str) -> RoleMeshError:
-    """The same error; a 401 to a request without a key says so, and what gives it one."""
+    """The same error; a 401 to a request without a key says what gives it one."""
     if key_sent or not isinstance(error, InvalidApiKey):
         return error
-    return InvalidApiKey(f"{error.message}; no key was sent: give one with {options}")
+    return InvalidApiKey(f"{error.message}: give one with {options}")
 
 
 def secret(file: str) -> str:

@@ -129,7 +129,9 @@ class Client:
             raise self._error(f"answered {status}, and not as a RoleMesh gateway does")
         code, message = str(details.get("code")), str(details.get("message"))
         kind = _kind(status, code)
-        raise kind(f"{self.gateway.url}: {_shown(message)} ({status} {_shown(code)})")
+        keyless = kind is InvalidApiKey and self.gateway.key is None
+        hint = "; no key was sent" if keyless else ""
+        raise kind(f"{self.gateway.url}: {_shown(message)} ({status} {_shown(code)}){hint}")
 
     def _error(self, message: str) -> RunError:
         return RunError(f"{self.gateway.url}: {message}")
