@@ -99,6 +99,13 @@ def test_it_keeps_running_and_the_lines_to_try_work(running: Demo) -> None:
     with connection.getresponse() as response:
         assert response.status == 200
         assert response.read().rstrip().endswith(b"data: [DONE]")
+    status = re.search(r"ROLE_MESH_ADMIN_KEY=.*\n.* status --gateway \S+", running.text())
+    assert status is not None
+    told = subprocess.run(
+        ["/bin/sh", "-c", status[0]], capture_output=True, text=True, timeout=WAIT_S, check=False
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "BACKEND" in told.stdout
     connection.request("GET", "/v1/models", headers=headers)
     with connection.getresponse() as response:
         listed = [model["id"] for model in json.load(response)["data"]]
