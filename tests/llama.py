@@ -84,7 +84,8 @@ class LlamaServer:
             raise AssertionError(f"llama.cpp ended: {self.log.read_text()[-2000:]}")
 
     def _says_ready(self) -> bool:
-        return "llama-server: ready" in self.log.read_text(errors="replace")
+        said = "llama-server: ready" in self.log.read_text(errors="replace")
+        return said and self.health() == 200
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and body of a GET; the body as JSON where it is, else as text."""
