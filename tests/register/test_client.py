@@ -77,10 +77,17 @@ async def test_a_refusal_becomes_the_error_it_stands_for(
     gateway: FakeGateway, status: int, code: str, kind: type[RoleMeshError]
 ):
     gateway.answer = lambda method, path: refusal(status, code, "because\x1b[31m")
-    async with client(gateway.url) as one:
+    async with client(gateway.url, "secret") as one:
         with pytest.raises(kind) as caught:
             await one.register(NODE)
     assert caught.value.message == f"{gateway.url}: because\\x1b[31m ({status} {code})"
+
+
+async def test_a_refusal_of_a_request_without_a_key_says_that_none_was_sent(gateway: FakeGateway):
+    gateway.answer = lambda method, path: refusal(401, "invalid_api_key", "because")
+    async with client(gateway.url) as one:
+        with pytest.raises(InvalidApiKey, match="no key was sent$"):
+            await one.register(NODE)
 
 
 @pytest.mark.parametrize("text", ["<html>", "[]", "", '{"error": "text"}', "[" * 100_000])
