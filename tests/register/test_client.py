@@ -86,7 +86,7 @@ async def test_a_refusal_becomes_the_error_it_stands_for(
 async def test_a_refusal_of_a_request_without_a_key_says_that_none_was_sent(gateway: FakeGateway):
     gateway.answer = lambda method, path: refusal(401, "invalid_api_key", "because")
     async with client(gateway.url) as one:
-        with pytest.raises(InvalidApiKey, match="no key was sent$"):
+        with pytest.raises(InvalidApiKey, match=r"no key was sent$"):
             await one.register(NODE)
 
 
