@@ -17,7 +17,7 @@ from rolemesh.core.health import Health, Reason
 from rolemesh.core.registry import Registry
 from rolemesh.core.routing import Exclusion, Plan, availability, summary
 from rolemesh.core.types import Alias, Caller
-from rolemesh.errors import ModelNotFound
+from rolemesh.errors import ModelNotFound, NoAvailableBackend
 from rolemesh.gateway import doors
 from rolemesh.gateway.live import Live
 from rolemesh.gateway.probes import Prober
@@ -105,9 +105,10 @@ class Models:
         if any(plan.candidates for plan in plans.values()):
             return Answer.json(body)
         outs = [summary(alias, plans[alias.name].reasons) for alias in aliases]
-        body["status"] = "unavailable"
-        body["reason"] = outs[0].reason.value if outs else Reason.NO_MODEL.value
-        return Answer.json(body, status=503)
+        reason = outs[0].reason if outs else Reason.NO_MODEL
+        error = NoAvailableBackend(reason.meaning)
+        body |= {"status": "unavailable", "reason": reason.value, **openai.error_envelope(error)}
+        return Answer.json(body, error.status)
 
     def _entry(self, alias: Alias, plan: Plan) -> dict[str, Any]:
         return openai.model_entry(alias, backends=len(plan.candidates), created=self._created)

@@ -30,7 +30,7 @@ def needs_done(path: str) -> bool:
     return path in _NEEDS_DONE
 
 
-def error_body(error: RoleMeshError, *, anthropic: bool = False) -> bytes:
+def error_envelope(error: RoleMeshError) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`, with `details` where there are any."""
     inner: dict[str, Any] = {
         "message": error.message,
@@ -40,8 +40,13 @@ def error_body(error: RoleMeshError, *, anthropic: bool = False) -> bytes:
     }
     if error.details is not None:
         inner["details"] = error.details
-    body = {"type": "error", "error": inner} if anthropic else {"error": inner}
-    return _encode(body)
+    return {"error": inner}
+
+
+def error_body(error: RoleMeshError, *, anthropic: bool = False) -> bytes:
+    """The envelope as JSON; on Anthropic's paths with `"type": "error"` beside it."""
+    envelope = error_envelope(error)
+    return _encode({"type": "error", **envelope} if anthropic else envelope)
 
 
 def error_event(error: RoleMeshError, path: str) -> bytes:

@@ -183,7 +183,11 @@ async def test_ready_speaks_of_the_default_model_and_without_one_of_any(
         house.pools.plays[label].append(play)
     given = await house.models.ready(inbound())
     assert given.status == status
-    assert told(given) == {**body, "last_reload": RELOAD}
+    said = told(given)
+    error = said.pop("error", None)
+    assert said == {**body, "last_reload": RELOAD}
+    assert (error is None) == (status == 200)
+    assert error is None or (error["code"], error["param"]) == ("no_available_backend", None)
 
 
 async def test_a_gateway_without_models_is_not_ready(tmp_path: Path) -> None:
