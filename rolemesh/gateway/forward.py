@@ -71,6 +71,12 @@ class Call:
     attempts: list[Attempt] = field(factory=list)
 
     @property
+    def id_pair(self) -> tuple[bytes, bytes]:
+        """The request's id, as a header towards either side."""
+        name = self.live.config.gateway.request_id_header
+        return name.encode(), self.inbound.request_id.encode()
+
+    @property
     def untried(self) -> list[Candidate]:
         return [each for each in self.planned.candidates if each.key not in self.tried]
 
@@ -204,7 +210,7 @@ class Forward:
         dropped = _dropped("Content-Type", "Accept-Encoding", id_header, *own)
         headers = forwardable(inbound.request.raw_headers, dropped)
         headers += _OUR_HEADERS
-        headers += ((id_header.encode(), inbound.request_id.encode()), self.via)
+        headers += (call.id_pair, self.via)
         if backend.auth is not None:
             headers.append(_credential(*backend.auth))
         body = rewrite(call.body, model, call.alias.defaults)
@@ -221,7 +227,7 @@ class Forward:
         inbound.phase = "relay"
         named = _answer_headers(call.alias.name, candidate.backend, model)
         id_header = call.live.config.gateway.request_id_header
-        ours = [(id_header.encode(), inbound.request_id.encode()), *named]
+        ours = [call.id_pair, *named]
         inbound.splitter = None  # an earlier attempt may have come this far
         if exchange.answer.content_type == EVENT_STREAM:
             inbound.splitter = EventSplitter()

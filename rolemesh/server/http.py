@@ -191,17 +191,13 @@ class HttpServer:
 
     # Answers and errors
 
-    def head(self, inbound: Inbound) -> list[tuple[bytes, bytes]]:
-        """The header fields that every answer has."""
-        return [(self.request_id_header.encode(), inbound.request_id.encode())]
-
     def _write(self, inbound: Inbound, answer: Answer) -> None:
         downstream = inbound.downstream
         if inbound.request.has_unread_body:
             downstream.keep_alive = False
         headers = [
             (b"Content-Type", answer.content_type),
-            *self.head(inbound),
+            (self.request_id_header.encode(), inbound.request_id.encode()),
             *answer.headers,
         ]
         downstream.start(answer.status, headers, len(answer.body))
@@ -269,6 +265,4 @@ def _flaw(request: AiohttpRequest) -> RequestError | None:
 
 
 def _outcome(error: RoleMeshError) -> str:
-    if isinstance(error, RequestError) or error.status in (508,):
-        return "rejected"
     return "upstream_error" if error.status in (502, 503, 504) else "rejected"

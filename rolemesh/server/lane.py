@@ -36,8 +36,7 @@ class LaneConnection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_close_at", "_heard_at", "_lane", "_loop", "_progress", "_request", "_since",
-        "_task", "flow", "transport", "writing_paused",
-        "written",
+        "_task", "flow", "transport", "writing_paused", "written",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
