@@ -31,7 +31,8 @@ class Launch:
 
 
 class Gateway(Protocol):
-    """`headers`: what each request has to carry. `setting`: how it is run, in a few words."""
+    """`headers`: what each request has to carry. `setting`: how it is run, in a few words.
+    `may_fail`: what it does not finish is said on the page; one error of another voids the run."""
 
     @property
     def name(self) -> str: ...
@@ -44,6 +45,9 @@ class Gateway(Protocol):
 
     @property
     def install(self) -> str: ...
+
+    @property
+    def may_fail(self) -> bool: ...
 
     def version(self) -> str | None: ...
 
@@ -59,6 +63,7 @@ class RoleMesh:
         " file; one proxy alias"
     )
     install: str = "pip install rolemesh"
+    may_fail: bool = False
 
     def version(self) -> str | None:
         return __version__
@@ -88,6 +93,7 @@ class Nginx:
         "one worker, `proxy_buffering off`, keep-alive to the upstream; no keys, no access log"
     )
     install: str = "apt install nginx"
+    may_fail: bool = False
 
     def version(self) -> str | None:
         return _told("nginx", "-v", r"nginx/(\S+)")
@@ -140,6 +146,7 @@ class HAProxy:
     headers: tuple[tuple[str, str], ...] = ()
     setting: str = "one thread, `http-reuse always`, `option http-no-delay`; no keys, no log"
     install: str = "apt install haproxy"
+    may_fail: bool = False
 
     def version(self) -> str | None:
         return _told("haproxy", "-v", r"version (\S+)")
