@@ -53,7 +53,8 @@ class Client(asyncio.Protocol):
         self.ended: Callable[[], None] = _nothing
         self.opened: Callable[[], None] = _nothing
 
-    def ask(self, request: bytes, script: Script) -> None:
+    def ask(self, request: bytes, script: Script, late_s: float = 0.0) -> None:
+        """`late_s`: for how long the request has been due; it is part of what the client waits."""
         self._script = script
         self._expected = expected(script)
         self._at = 0
@@ -61,7 +62,7 @@ class Client(asyncio.Protocol):
         if self._transport.is_closing():
             self._end("the connection was closed between two requests")
             return
-        self._asked_at = _now()
+        self._asked_at = _now() - late_s
         self._transport.write(request)
 
     def give_up(self) -> None:

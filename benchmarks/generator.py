@@ -48,8 +48,8 @@ class Round:
         await self._over
         timer.cancel()
 
-    def _ask(self, client: Client) -> None:
-        client.ask(self._request, self._script)
+    def _ask(self, client: Client, late_s: float = 0.0) -> None:
+        client.ask(self._request, self._script, late_s)
 
     def _opened(self) -> None:
         self._unopened -= 1
@@ -62,9 +62,10 @@ class Round:
             if not pace_s:
                 self._ask(client)
                 return
-            # By the clock: a late answer does not make the next requests late.
+            # By the clock: a late answer does not make the next requests late. One that was due
+            # while the answer before it was waited for has been waiting as well.
             client.ended = partial(self._ended, client, next_at, pace_s)
-            self._loop.call_at(next_at, self._ask, client)
+            self._loop.call_at(next_at, self._ask, client, max(0.0, now - next_at))
             return
         self._left -= 1
         if not self._left:
@@ -81,8 +82,18 @@ class Generator:
         self._job = job
         self._tally = Tally()
         self._clients: list[Client] = []
+        self._idle: list[Client] = []
 
     async def connect(self) -> None:
+        """The idle ones make their one request as they come, so that few are made at once."""
+        for number in _batches(self._job.idle):
+            batch = await self._connected(number)
+            await Round(batch, self._job, self._job.script, 0.0).run(0.0, 0.0, lambda: None)
+            self._idle += batch
+        for number in _batches(self._job.connections):
+            self._clients += await self._connected(number)
+
+    async def _connected(self, number: int) -> list[Client]:
         loop = asyncio.get_running_loop()
 
         async def one() -> Client:
@@ -90,11 +101,7 @@ class Generator:
             _, client = await loop.create_connection(made, "127.0.0.1", self._job.port)
             return client
 
-        missing = self._job.connections
-        while missing:
-            batch = min(missing, CONNECT_AT_ONCE)
-            self._clients += await asyncio.gather(*(one() for _ in range(batch)))
-            missing -= batch
+        return await asyncio.gather(*(one() for _ in range(number)))
 
     async def warm_up(self) -> None:
         job = self._job
@@ -108,7 +115,7 @@ class Generator:
         tally.start_counting()
         loop = asyncio.get_running_loop()
         cpu, began_at = time.process_time(), loop.time()
-        tell = partial(_say, OPEN) if job.script.streams else lambda: None
+        tell = partial(_say, OPEN) if job.streams_once else lambda: None
         work = Round(self._clients, job, job.script, job.duration_s)
         await work.run(job.ramp_s, job.pace_s, tell)
         return Outcome(
@@ -120,7 +127,13 @@ class Generator:
             cpu_s=time.process_time() - cpu,
             first_byte=spread(tally.first_bytes),
             duration=spread(tally.durations),
+            idle_closed=sum(not each.usable for each in self._idle),
         )
+
+
+def _batches(number: int) -> list[int]:
+    whole, rest = divmod(number, CONNECT_AT_ONCE)
+    return [CONNECT_AT_ONCE] * whole + [rest] * bool(rest)
 
 
 def _request(job: Job, script: Script) -> bytes:

@@ -16,7 +16,8 @@ DONE = "done"
 class Job:
     """`duration_s` for requests one after the other on each connection; streams end by themselves,
     one on each connection. Connections begin one after the other over `ramp_s`. With `pace_s` each
-    asks once in that time, else as soon as it has its answer. `warm_up` comes first, uncounted."""
+    asks once in that time, else as soon as it has its answer. `warm_up` comes first, uncounted.
+    `idle` more connections are open beside them, silent since one answer each."""
 
     port: int
     script: Script
@@ -29,6 +30,12 @@ class Job:
     warm_up: Script | None = None
     warm_up_s: float = 0.0
     give_up_s: float = 60.0
+    idle: int = 0
+
+    @property
+    def streams_once(self) -> bool:
+        """Then there is a moment at which all of them are open."""
+        return self.script.streams and not self.pace_s
 
 
 @frozen
@@ -42,7 +49,8 @@ class Spread:
 @frozen
 class Outcome:
     """`answers` came whole and byte for byte as expected; `errors` holds the first few words.
-    `cpu_s`: the generator's own."""
+    `cpu_s`: the generator's own. `idle_closed`: of the idle connections, closed by the other side
+    before the end."""
 
     answers: int
     events: int
@@ -52,6 +60,7 @@ class Outcome:
     cpu_s: float
     first_byte: Spread = field(factory=Spread)
     duration: Spread = field(factory=Spread)
+    idle_closed: int = 0
 
 
 def spread(seconds: list[float]) -> Spread:

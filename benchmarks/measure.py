@@ -19,7 +19,7 @@ GRACE_S = 60.0  # for what comes before and after the job itself
 
 @frozen
 class Measured:
-    """`pss_open_bytes`: with every stream open; None for requests."""
+    """`pss_open_bytes`: with every stream, or every idle connection, open; None for others."""
 
     outcome: Outcome
     cpu_s: float
@@ -40,6 +40,8 @@ def measure(job: Job, pids: Sequence[int], upstream_pids: Sequence[int]) -> Meas
             to, told = _pipes(process)
             to.write(msgspec.json.encode(job).decode() + "\n")
             _await(told, READY)
+            if job.idle:
+                pss_open = pss_bytes(pids)
             before, upstream_before = cpu_s(pids), cpu_s(upstream_pids)
             to.write("go\n")
             word = _await(told, OPEN, DONE)
