@@ -1,75 +1,127 @@
-"""`python -m benchmarks`: runs the comparison, prints its tables, writes JSON and the page."""
+"""`python -m benchmarks`: runs the comparison, prints its tables, writes JSON, the page, its plots.
+
+`--from` makes page and plots anew out of the JSON of an earlier run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import workloads
+from benchmarks import descriptors, suites
 from benchmarks.figures import Sample, void
-from benchmarks.gateways import GATEWAYS
+from benchmarks.gateways import GATEWAYS, Gateway
 from benchmarks.machine import machine
-from benchmarks.report import Run, Work, as_json, page, tables
+from benchmarks.record import Run, WorkDone, as_json, from_json
+from benchmarks.report import page
 from benchmarks.runner import run
+from benchmarks.tables import tables
+from benchmarks.workloads import Work
 
 ROUNDS = 5
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0; 1 when the run is void; 2 when a gateway that was asked for by name is not there."""
+    """0; 1 when the run is void; 2 when it cannot be done: a gateway that was asked for by name is
+    not there, or the machine does not allow that many connections."""
     options = _options(argv)
-    asked = [each for each in GATEWAYS if not options.gateway or each.name in options.gateway]
+    if options.source is not None:
+        return _write(from_json(options.source.read_bytes()), options.out)
+    asked = [each for each in GATEWAYS if _is_asked(each, options)]
     present = [each for each in asked if each.version() is not None]
     absent = {each.name: each.install for each in asked if each not in present}
     for name, how in absent.items():
         print(f"{name} is not installed ({how}): it is left out", file=sys.stderr)
     if options.gateway and absent:
         return 2
-    works = workloads.tiny() if options.tiny else workloads.quick()
+    works = _works(options)
+    try:
+        descriptors.claim(max(each.open_at_once for each in works))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 2
     samples = run(present, works, options.rounds, _tell)
-    done = Run(
+    done = _record(options, present, absent, works, samples)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "performance.json").write_bytes(as_json(done))
+    return _write(done, options.out)
+
+
+def _is_asked(gateway: Gateway, options: argparse.Namespace) -> bool:
+    """Without a name: all, or in a short run those that are quick to start and do not fail."""
+    if options.gateway:
+        return gateway.name in options.gateway
+    return options.full or not gateway.may_fail
+
+
+def _works(options: argparse.Namespace) -> tuple[Work, ...]:
+    if options.workload:
+        return suites.named(suites.full(), options.workload)
+    if options.tiny:
+        return suites.tiny()
+    return suites.full() if options.full else suites.quick()
+
+
+def _record(
+    options: argparse.Namespace,
+    present: Sequence[Gateway],
+    absent: dict[str, str],
+    works: Sequence[Work],
+    samples: Sequence[Sample],
+) -> Run:
+    return Run(
         command=options.command,
         at=datetime.now(UTC).date().isoformat(),
         rounds=options.rounds,
         machine=machine(present),
         settings={each.name: each.setting for each in present},
         missing=absent,
-        works=tuple(Work(each.name, each.title, each.unit, each.fixed_rate) for each in works),
+        works=tuple(
+            WorkDone(each.name, each.title, each.unit, each.fixed_rate, each.open_at_once)
+            for each in works
+        ),
         samples=tuple(samples),
+        may_fail=tuple(each.name for each in present if each.may_fail),
     )
-    return _finish(done, options.out)
 
 
-def _finish(done: Run, out: Path) -> int:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "performance.json").write_bytes(as_json(done))
-    spoilt = void(done.samples)
+def _write(done: Run, out: Path) -> int:
+    spoilt = void(done.samples, done.may_fail)
+    for each in spoilt:
+        print(f"void: {each.gateway}, {each.workload}: {each.why_void}", file=sys.stderr)
     if spoilt:
-        for each in spoilt:
-            words = "; ".join(each.outcome.errors) or "nothing came back"
-            print(f"void: {each.gateway}, {each.workload}: {words}", file=sys.stderr)
         return 1
+    out.mkdir(parents=True, exist_ok=True)
     (out / "performance.md").write_text(page(done))
-    print(f"\n{tables(done)}\n\nwritten: {out / 'performance.md'}, {out / 'performance.json'}")
+    print(f"\n{tables(done)}\n\nwritten: {out / 'performance.md'}")
     return 0
 
 
 def _tell(sample: Sample) -> None:
-    cost = f"{sample.cpu_us:8.1f} µs each" if sample.pss_base_bytes else "               "
-    what = "void" if sample.is_void else f"{cost} {sample.rate:10,.0f} a second"
-    print(f"{sample.round + 1} {sample.workload:<9} {sample.gateway:<9} {what}", flush=True)
+    start = f"{sample.round + 1} {sample.workload:<15} {sample.gateway:<13}"
+    if sample.is_void or sample.spoils:
+        print(f"{start} void: {sample.why_void}", flush=True)
+        return
+    cost = f"{sample.cpu_us:8.1f} µs each" if sample.pss_base_bytes else " " * 16
+    print(f"{start} {cost} {sample.rate:10,.0f} a second", flush=True)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    names: list[str] = [each.name for each in GATEWAYS]
+    gateways: list[str] = [each.name for each in GATEWAYS]
+    works: list[str] = [each.name for each in suites.full()]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="all gateways, all works: 45 minutes")
+    size.add_argument("--tiny", action="store_true", help="seconds: shows that the harness works")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--gateway", action="append", choices=names, help="only this one; repeats")
-    parser.add_argument("--tiny", action="store_true", help="seconds: shows that the harness works")
+    parser.add_argument("--gateway", action="append", choices=gateways, help="only it; repeats")
+    parser.add_argument("--workload", action="append", choices=works, help="only it; repeats")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--command", default="make bench", help="named on the page")
+    parser.add_argument("--from", dest="source", type=Path, help="a performance.json: no new run")
     return parser.parse_args(argv)
 
 

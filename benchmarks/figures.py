@@ -6,7 +6,7 @@ slows the machine for a while slows both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from statistics import median
 
 from attrs import frozen
@@ -16,7 +16,9 @@ from benchmarks.job import Outcome
 
 @frozen
 class Sample:
-    """One gateway, one workload, one round. `units`: requests or events that came in order."""
+    """One gateway, one workload, one round. `units`: requests or events that came in order.
+    `pss_each_bytes`: per connection that was open; None where there was no moment to read it.
+    `beside`: the same job, right after, without the gateway."""
 
     gateway: str
     workload: str
@@ -25,12 +27,23 @@ class Sample:
     cpu_s: float
     upstream_cpu_s: float
     pss_base_bytes: int
-    pss_per_stream_bytes: float | None
+    pss_each_bytes: float | None
     outcome: Outcome
+    beside: Outcome | None = None
 
     @property
     def is_void(self) -> bool:
         return bool(self.outcome.failed) or not self.units
+
+    @property
+    def spoils(self) -> bool:
+        """The harness itself failed, whatever the gateway."""
+        return self.beside is not None and (self.beside.failed > 0 or not self.beside.answers)
+
+    @property
+    def why_void(self) -> str:
+        outcome = self.beside if self.beside is not None and self.spoils else self.outcome
+        return "; ".join(outcome.errors) or "nothing came back"
 
     @property
     def cpu_us(self) -> float:
@@ -46,6 +59,17 @@ class Sample:
     def share(self) -> float:
         """Of one core, that the gateway used."""
         return self.cpu_s / self.outcome.elapsed_s
+
+    @property
+    def saturation(self) -> float:
+        """Units per second for which it needs one core's worth of CPU time."""
+        return self.units / self.cpu_s
+
+    def added(self, wait: Callable[[Outcome], float]) -> float:
+        """How much longer than without the gateway."""
+        if self.beside is None:
+            raise ValueError(f"{self.workload} was not done without {self.gateway}")
+        return wait(self.outcome) - wait(self.beside)
 
 
 @frozen
@@ -63,30 +87,55 @@ def figure(values: Iterable[float]) -> Figure:
 
 
 def of(samples: Sequence[Sample], gateway: str, workload: str) -> list[Sample]:
-    return [each for each in samples if (each.gateway, each.workload) == (gateway, workload)]
+    """Empty for a gateway that did not finish that workload in each of its rounds."""
+    found = [each for each in samples if (each.gateway, each.workload) == (gateway, workload)]
+    return [] if any(each.is_void for each in found) else found
+
+
+def unfinished(samples: Sequence[Sample], gateway: str, workload: str) -> str | None:
+    """Why it did not finish."""
+    for each in samples:
+        if (each.gateway, each.workload) == (gateway, workload) and each.is_void:
+            return each.why_void
+    return None
 
 
 def over_rounds(
     samples: Sequence[Sample], gateway: str, workload: str, value: Callable[[Sample], float]
 ) -> Figure:
+    """Raises StatisticsError where `of` is empty; so do the ratios."""
     return figure(value(each) for each in of(samples, gateway, workload))
 
 
 def ratio(samples: Sequence[Sample], gateway: str, base: str, workload: str) -> Figure:
     """How many times the CPU time per unit of `base`."""
-    bases = {each.round: each.cpu_us for each in of(samples, base, workload)}
-    return figure(each.cpu_us / bases[each.round] for each in of(samples, gateway, workload))
+    return ratio_to_best(samples, gateway, (base,), workload)
+
+
+def ratio_to_best(
+    samples: Sequence[Sample], gateway: str, bases: Iterable[str], workload: str
+) -> Figure:
+    """How many times the CPU time per unit of the cheapest of `bases` in each round."""
+    best: dict[int, float] = {}
+    for each in (each for base in bases for each in of(samples, base, workload)):
+        best[each.round] = min(each.cpu_us, best.get(each.round, each.cpu_us))
+    mine = [each for each in of(samples, gateway, workload) if each.round in best]
+    return figure(each.cpu_us / best[each.round] for each in mine)
 
 
 def headroom(samples: Sequence[Sample], direct: str, workload: str) -> Figure:
     """How many times the rate of each round's fastest gateway the harness reached without one."""
     rounds: dict[int, list[float]] = {}
     for each in samples:
-        if each.workload == workload and each.gateway != direct:
+        if each.workload == workload and each.gateway != direct and not each.is_void:
             rounds.setdefault(each.round, []).append(each.rate)
-    return figure(each.rate / max(rounds[each.round]) for each in of(samples, direct, workload))
+    found = [each for each in of(samples, direct, workload) if each.round in rounds]
+    return figure(each.rate / max(rounds[each.round]) for each in found)
 
 
-def void(samples: Iterable[Sample]) -> list[Sample]:
+def void(samples: Iterable[Sample], may_fail: Container[str] = ()) -> list[Sample]:
     """Those that spoil the run."""
-    return [each for each in samples if each.is_void]
+    return [
+        each for each in samples
+        if each.spoils or (each.is_void and each.gateway not in may_fail)
+    ]  # fmt: skip

@@ -1,56 +1,13 @@
-"""What a run came to: as JSON for programs, as a page for people (docs/performance.md).
+"""The page of a run, for people: docs/performance.md.
 
 Pure: a `Run` in, text out. The page holds no figure that is not computed from the run's samples.
 """
 
 from __future__ import annotations
 
-import msgspec
-from attrs import frozen
-
-from benchmarks.figures import Figure, Sample, figure, headroom, of, over_rounds, ratio
 from benchmarks.machine import Machine
-from benchmarks.runner import DIRECT
-
-BASE = "nginx"
-
-
-@frozen
-class Work:
-    name: str
-    title: str
-    unit: str
-    fixed_rate: bool
-
-
-@frozen
-class Run:
-    """`missing`: gateways that are not installed, and how to install them."""
-
-    command: str
-    at: str
-    rounds: int
-    machine: Machine
-    settings: dict[str, str]
-    missing: dict[str, str]
-    works: tuple[Work, ...]
-    samples: tuple[Sample, ...]
-
-    @property
-    def gateways(self) -> tuple[str, ...]:
-        return tuple(self.settings)
-
-
-def as_json(run: Run) -> bytes:
-    """One sample a line: two runs can be compared by eye."""
-    fields = msgspec.to_builtins(run)
-    samples = b",\n".join(map(msgspec.json.encode, fields.pop("samples")))
-    return b'%b,"samples":[\n%b\n]}\n' % (msgspec.json.encode(fields)[:-1], samples)
-
-
-def tables(run: Run) -> str:
-    """The figures alone."""
-    return "\n\n".join([*(_costs(run, work) for work in run.works), _memory(run), _harness(run)])
+from benchmarks.record import Run
+from benchmarks.tables import tables
 
 
 def page(run: Run) -> str:
@@ -68,68 +25,6 @@ def page(run: Run) -> str:
         ),
         machine=_machine(run.machine),
     )
-
-
-def _costs(run: Run, work: Work) -> str:
-    head = (
-        f"| {work.title} | CPU per {work.unit} | times {BASE} | {work.unit}s a second | of a core |"
-    )
-    lines = [_row(run, work, gateway) for gateway in run.gateways]
-    return "\n".join([head, "|---|---|---|---|---|", *lines])
-
-
-def _row(run: Run, work: Work, gateway: str) -> str:
-    samples, name = run.samples, work.name
-    cpu = over_rounds(samples, gateway, name, lambda each: each.cpu_us)
-    rate = over_rounds(samples, gateway, name, lambda each: each.rate)
-    share = over_rounds(samples, gateway, name, lambda each: each.share)
-    times = "" if not of(samples, BASE, name) else _shown(ratio(samples, gateway, BASE, name), 2)
-    return (
-        f"| {gateway} | {_shown(cpu, 1)} µs | {times} | {rate.median:,.0f} | {share.median:.0%} |"
-    )
-
-
-def _memory(run: Run) -> str:
-    lines = ["| memory (PSS) | at rest | per open stream |", "|---|---|---|"]
-    for gateway in run.gateways:
-        opened = [
-            each for each in run.samples
-            if each.gateway == gateway and each.pss_per_stream_bytes is not None
-        ]  # fmt: skip
-        base = figure(each.pss_base_bytes / 2**20 for each in opened)
-        stream = figure((each.pss_per_stream_bytes or 0) / 1024 for each in opened)
-        lines.append(f"| {gateway} | {base.median:.0f} MiB | {_shown(stream, 0)} KiB |")
-    return "\n".join(lines)
-
-
-def _harness(run: Run) -> str:
-    """The proof that neither the load generator nor the upstream is what is measured."""
-    lines = [
-        "| harness | without a gateway | of the fastest gateway | generator busy | upstream busy |",
-        "|---|---|---|---|---|",
-    ]
-    for work in run.works:
-        direct = over_rounds(run.samples, DIRECT, work.name, lambda each: each.rate)
-        through = [each for each in run.samples if _through(each, work)]
-        room = "fixed rate"
-        if not work.fixed_rate:
-            room = f"{_shown(headroom(run.samples, DIRECT, work.name), 1)} times"
-        generator = max(each.outcome.cpu_s / each.outcome.elapsed_s for each in through)
-        upstream = max(each.upstream_cpu_s / each.outcome.elapsed_s for each in through)
-        lines.append(
-            f"| {work.name}: {work.unit}s a second | {direct.median:,.0f} | {room}"
-            f" | at most {generator:.0%} of a core | at most {upstream:.0%} |"
-        )
-    return "\n".join(lines)
-
-
-def _through(sample: Sample, work: Work) -> bool:
-    return sample.gateway != DIRECT and sample.workload == work.name
-
-
-def _shown(value: Figure, digits: int) -> str:
-    """The median, and from where to where the rounds went."""
-    return f"{value.median:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
 
 
 def _machine(machine: Machine) -> str:

@@ -1,28 +1,31 @@
 """The run: every gateway meets the same work, interleaved, round after round.
 
-In each round each gateway is started afresh, does all workloads and is ended, so that none of them
+In each round each gateway is started afresh, does all works and is ended, so that none of them
 idles beside another's measurement; their order moves on by one per round. `direct` is the load
 generator on the upstream itself, without a gateway: the proof of what the harness can do.
+A gateway that may fail and does is started anew for the next work, and is not asked for that one in
+later rounds.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from benchmarks.figures import Sample
+from benchmarks.figures import Sample, void
 from benchmarks.gateways import Gateway
+from benchmarks.job import Outcome
+from benchmarks.life import Life, life
 from benchmarks.measure import Measured, measure
-from benchmarks.process import Process, free_port, pss_bytes
-from benchmarks.script import PATH, Script, expected, request_body
-from benchmarks.workloads import Workload
+from benchmarks.process import Process
+from benchmarks.workloads import Work, Workload
 
 DIRECT = "direct"
-_FIRST = (Script(answer_bytes=920), Script(answer_bytes=230, events=3, gap_ms=1)) * 5
 
 Told = Callable[[Sample], None]
 
@@ -44,70 +47,112 @@ class Upstream:
 
 
 def run(
-    gateways: Sequence[Gateway], workloads: Sequence[Workload], rounds: int, told: Told
+    gateways: Sequence[Gateway], works: Sequence[Work], rounds: int, told: Told
 ) -> list[Sample]:
-    """`told` hears of each sample as it is taken. Raises RuntimeError when a gateway fails."""
+    """`told` hears of each sample as it is taken; the first that spoils the run is the last. Raises
+    RuntimeError when a gateway that may not fail does not start, and what else a run cannot do."""
+    may_fail = [each.name for each in gateways if each.may_fail]
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="rolemesh-bench-") as name:
         directory = Path(name)
         upstream = Upstream(directory)
         try:
-            for number in range(rounds):
-                for sample in _round(number, gateways, workloads, upstream, directory):
+            whole = _Rounds(gateways, works, upstream, directory).samples(rounds)
+            with closing(whole):
+                for sample in whole:
                     samples.append(sample)
                     told(sample)
+                    if void([sample], may_fail):
+                        break
         finally:
             upstream.stop()
     return samples
 
 
-def _round(
-    number: int,
-    gateways: Sequence[Gateway],
-    workloads: Sequence[Workload],
-    upstream: Upstream,
-    directory: Path,
-) -> Iterator[Sample]:
-    shift = number % len(gateways)
-    for workload in workloads:
-        measured = measure(workload.at(upstream.port, ()), (), upstream.pids)
-        yield _sample(DIRECT, workload, number, measured, 0)
-    for gateway in (*gateways[shift:], *gateways[:shift]):
-        place = directory / f"{number}-{gateway.name}"
+class _Rounds:
+    def __init__(
+        self,
+        gateways: Sequence[Gateway],
+        works: Sequence[Work],
+        upstream: Upstream,
+        directory: Path,
+    ) -> None:
+        self._gateways = gateways
+        self._works = works
+        self._upstream = upstream
+        self._directory = directory
+        self._given_up: set[tuple[str, str]] = set()
+        self._lives = itertools.count()
+
+    def samples(self, rounds: int) -> Generator[Sample, None, None]:
+        for number in range(rounds):
+            shift = number % len(self._gateways)
+            yield from self._without(number)
+            for gateway in (*self._gateways[shift:], *self._gateways[:shift]):
+                yield from self._through(gateway, number)
+
+    def _without(self, number: int) -> Iterator[Sample]:
+        for work in self._works:
+            workload = work.after(())
+            if workload is not None:
+                yield _sample(DIRECT, workload, number, self._direct(workload))
+
+    def _through(self, gateway: Gateway, number: int) -> Iterator[Sample]:
+        left = deque(w for w in self._works if (gateway.name, w.name) not in self._given_up)
+        done: list[Sample] = []
+        while left:
+            for sample in self._in_one_life(gateway, left, done, number):
+                done.append(sample)
+                if sample.is_void and gateway.may_fail:
+                    self._given_up.add((gateway.name, sample.workload))
+                yield sample
+
+    def _in_one_life(
+        self, gateway: Gateway, left: deque[Work], done: Sequence[Sample], number: int
+    ) -> Iterator[Sample]:
+        """Takes works off `left` until the next one needs a fresh gateway, or one failed."""
+        place = self._directory / f"{next(self._lives)}-{gateway.name}"
         place.mkdir()
-        with _running(gateway, upstream.port, place) as (process, port):
-            _first_requests(gateway, port)
-            base = pss_bytes(process.pids)
-            for workload in workloads:
-                job = workload.at(port, gateway.headers)
-                measured = measure(job, process.pids, upstream.pids)
-                yield _sample(gateway.name, workload, number, measured, base)
+        work: Work | None = None
+        try:
+            with life(gateway, self._upstream.port, place) as alive:
+                while work is None or (left and not left[0].fresh):
+                    work = left.popleft()
+                    workload = work.after(done)
+                    if workload is None:
+                        continue
+                    sample = self._sample(gateway, workload, number, alive)
+                    yield sample
+                    if sample.is_void:
+                        return
+        except (RuntimeError, OSError) as error:
+            if not gateway.may_fail:
+                raise
+            print(error, file=sys.stderr)
+            if work is not None:
+                yield _failed(gateway.name, work.name, number, "the load did not come to its end")
+            while work is None and left:
+                yield _failed(gateway.name, left.popleft().name, number, "it did not start")
+
+    def _sample(self, gateway: Gateway, workload: Workload, number: int, alive: Life) -> Sample:
+        job = workload.at(alive.port, gateway.headers)
+        measured = measure(job, alive.process.pids, self._upstream.pids)
+        beside = self._direct(workload).outcome if workload.beside else None
+        return _sample(gateway.name, workload, number, measured, alive.pss_base_bytes, beside)
+
+    def _direct(self, workload: Workload) -> Measured:
+        return measure(workload.at(self._upstream.port, ()), (), self._upstream.pids)
 
 
-@contextmanager
-def _running(gateway: Gateway, upstream_port: int, place: Path) -> Iterator[tuple[Process, int]]:
-    port = free_port()
-    launch = gateway.prepare(place, port, upstream_port)
-    with Process(launch.argv, place / "log", launch.env) as process:
-        process.wait_for_port(port)
-        yield process, port
-
-
-def _first_requests(gateway: Gateway, port: int) -> None:
-    """What a gateway does once only is behind it when its memory is first read."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"Content-Type": "application/json", **dict(gateway.headers)}
-    for script in _FIRST:
-        connection.request("POST", PATH, request_body(script, 1024), headers)
-        answer = connection.getresponse()
-        if answer.read() != expected(script):
-            raise RuntimeError(f"{gateway.name} answered {answer.status} and not as expected")
-    connection.close()
-
-
-def _sample(gateway: str, workload: Workload, number: int, measured: Measured, base: int) -> Sample:
-    outcome = measured.outcome
-    opened = measured.pss_open_bytes
+def _sample(
+    gateway: str,
+    workload: Workload,
+    number: int,
+    measured: Measured,
+    base: int = 0,
+    beside: Outcome | None = None,
+) -> Sample:
+    outcome, opened = measured.outcome, measured.pss_open_bytes
     return Sample(
         gateway=gateway,
         workload=workload.name,
@@ -116,6 +161,12 @@ def _sample(gateway: str, workload: Workload, number: int, measured: Measured, b
         cpu_s=measured.cpu_s,
         upstream_cpu_s=measured.upstream_cpu_s,
         pss_base_bytes=base,
-        pss_per_stream_bytes=None if opened is None else (opened - base) / workload.job.connections,
+        pss_each_bytes=None if opened is None else (opened - base) / workload.open_at_once,
         outcome=outcome,
+        beside=beside,
     )
+
+
+def _failed(gateway: str, workload: str, number: int, why: str) -> Sample:
+    outcome = Outcome(0, 0, failed=1, errors=(why,), elapsed_s=0.0, cpu_s=0.0)
+    return Sample(gateway, workload, number, 0, 0.0, 0.0, 0, None, outcome)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.figures import Figure, Sample, figure, headroom, ratio, void
+import pytest
+from attrs import evolve
+
+from benchmarks.figures import (
+    Figure,
+    Sample,
+    figure,
+    headroom,
+    of,
+    ratio,
+    ratio_to_best,
+    unfinished,
+    void,
+)
 from benchmarks.job import Outcome, Spread, spread
 
 
@@ -25,6 +38,19 @@ def test_a_ratio_is_taken_within_each_round() -> None:
     assert ratio(samples, "rolemesh", "nginx", "requests") == Figure(4.0, 3.0, 5.0)
 
 
+def test_the_best_of_several_is_the_cheapest_of_each_round() -> None:
+    samples = [
+        sample("one-router", 0, 2.0),
+        sample("other-router", 0, 4.0),
+        sample("rolemesh", 0, 1.0),
+        sample("one-router", 1, 6.0),
+        sample("other-router", 1, 4.0),
+        sample("rolemesh", 1, 1.0),
+    ]
+    routers = ("one-router", "other-router", "not-there")
+    assert ratio_to_best(samples, "rolemesh", routers, "requests") == Figure(0.375, 0.25, 0.5)
+
+
 def test_headroom_is_over_the_fastest_gateway_of_each_round() -> None:
     samples = [
         sample("direct", 0, 0.0, units=400),
@@ -42,6 +68,34 @@ def test_cost_rate_and_share_are_of_what_came_in_order() -> None:
 def test_an_error_and_an_empty_round_are_void() -> None:
     bad = [sample("nginx", 0, 1.0, failed=1), sample("nginx", 1, 0.0, units=0)]
     assert void([sample("nginx", 2, 1.0), *bad]) == bad
+
+
+def test_what_may_fail_spoils_nothing_and_has_no_figures_where_it_did() -> None:
+    samples = [sample("peer", 0, 1.0), sample("peer", 1, 1.0, failed=1)]
+    assert void(samples, ["peer"]) == []
+    assert of(samples, "peer", "requests") == []
+    assert unfinished(samples, "peer", "requests") == "HTTP 502"
+    assert unfinished(samples[:1], "peer", "requests") is None
+
+
+def test_what_fails_without_a_gateway_spoils_the_run_of_any() -> None:
+    beside = Outcome(0, 0, 1, ("the connection was lost",), elapsed_s=2.0, cpu_s=0.1)
+    bad = evolve(sample("peer", 0, 1.0), beside=beside)
+    assert void([bad], ["peer"]) == [bad]
+    assert bad.why_void == "the connection was lost"
+
+
+def test_what_a_gateway_adds_is_beyond_the_same_work_without_it() -> None:
+    one = sample("nginx", 0, 0.5)
+    one = evolve(
+        one,
+        outcome=evolve(one.outcome, first_byte=Spread(3.0, 9.0)),
+        beside=evolve(one.outcome, first_byte=Spread(1.0, 4.0)),
+    )
+    assert one.added(lambda outcome: outcome.first_byte.p99) == 5.0
+    assert one.saturation == 200.0
+    with pytest.raises(ValueError, match="not done without nginx"):
+        sample("nginx", 0, 0.5).added(lambda outcome: outcome.elapsed_s)
 
 
 def test_a_spread_of_nothing_is_nothing() -> None:

@@ -14,6 +14,7 @@ import pytest
 from attrs import evolve
 
 from benchmarks import __main__ as command
+from benchmarks import suites
 from benchmarks.gateways import GATEWAYS, RoleMesh
 from benchmarks.job import Job
 from benchmarks.measure import measure
@@ -54,14 +55,20 @@ def test_a_run_measures_the_gateway_and_writes_json_and_a_page(tmp_path: Path) -
     assert command.main(argv) == 0
     samples = json.loads((tmp_path / "performance.json").read_text())["samples"]
     seen = {(each["gateway"], each["workload"]): each for each in samples}
-    assert set(seen) == set(
-        itertools.product(("direct", "rolemesh"), ("streams", "requests", "paced"))
-    )
+    works = {each.name for each in suites.tiny()}
+    expected = set(itertools.product(("direct", "rolemesh"), works))
+    assert set(seen) == expected - {("direct", "latency"), ("direct", "latency-streams")}
     assert all(each["outcome"]["failed"] == 0 for each in samples)
     assert seen["rolemesh", "streams"]["units"] == 20
     assert seen["rolemesh", "requests"]["cpu_s"] > 0
     assert 30 <= seen["rolemesh", "paced"]["units"] <= 44  # 200 a second for 0.2 s, and not more
-    assert "| rolemesh |" in (tmp_path / "performance.md").read_text()
+    assert seen["rolemesh", "latency"]["beside"]["answers"] > 0
+    assert seen["rolemesh", "idle"]["outcome"]["idle_closed"] == 0
+    written = (tmp_path / "performance.md").read_text()
+    assert "| rolemesh |" in written
+    again = tmp_path / "again"
+    assert command.main(["--from", str(tmp_path / "performance.json"), "--out", str(again)]) == 0
+    assert (again / "performance.md").read_text() == written
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS, ids=lambda each: each.name)
@@ -105,6 +112,32 @@ def test_an_error_during_the_warm_up_counts() -> None:
         outcome = measure(Job(port, WHOLE, connections=1, warm_up=WHOLE), (), ()).outcome
     assert outcome.failed >= 1
     assert outcome.errors[0] == "HTTP 500"
+
+
+def test_a_request_that_comes_late_has_waited_since_it_was_due(upstream: Upstream) -> None:
+    """An answer takes 0.2 s and a request is due every 0.1 s: the second is 0.1 s late."""
+    slow = Script(answer_bytes=230, events=2, gap_ms=100)
+    job = Job(upstream.port, slow, connections=1, duration_s=0.25, pace_s=0.1)
+    outcome = measure(job, (), upstream.pids).outcome
+    assert outcome.answers >= 2
+    assert outcome.first_byte.p99 >= 0.09
+
+
+def test_idle_connections_that_were_closed_are_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in ("the idle one", "the one that works"):
+                with listener.accept()[0] as connection:
+                    connection.recv(65_536)
+                    connection.sendall(GOOD)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        outcome = measure(Job(port, WHOLE, connections=1, idle=1), (), ()).outcome
+        thread.join(10)
+    assert (outcome.answers, outcome.failed, outcome.idle_closed) == (1, 0, 1)
 
 
 def test_a_gateway_that_hangs_is_given_up() -> None:
