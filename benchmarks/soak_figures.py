@@ -1,0 +1,75 @@
+"""What the readings of a soak come to. Pure: readings in, a slope and a verdict out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from benchmarks.soak_watch import Reading
+
+MAX_SLOPE_MIB_H = 1.0
+COUNTED_SHARE = 2 / 3  # of the run, the last part of it
+_MIB = 2**20
+
+
+@frozen
+class Slope:
+    """By least squares. `error`: its standard error, were the readings independent of each other;
+    neighbours are alike, so it says too little rather than too much."""
+
+    mib_per_h: float
+    error: float
+
+
+def slope(points: Sequence[tuple[float, float]]) -> Slope:
+    """Points of seconds and bytes. Raises ValueError for fewer than three."""
+    count = len(points)
+    if count < 3:
+        raise ValueError("a slope needs three points")
+    hours = [at / 3600 for at, _ in points]
+    mib = [value / _MIB for _, value in points]
+    mean_h, mean_mib = sum(hours) / count, sum(mib) / count
+    spread = sum((hour - mean_h) ** 2 for hour in hours)
+    rise = sum((h - mean_h) * (m - mean_mib) for h, m in zip(hours, mib, strict=True)) / spread
+    rest = sum((m - mean_mib - rise * (h - mean_h)) ** 2 for h, m in zip(hours, mib, strict=True))
+    return Slope(rise, math.sqrt(rest / (count - 2) / spread))
+
+
+@frozen
+class Soaked:
+    """A whole soak. `idle`: after the warm-up, `after`: at the end, both with nobody there."""
+
+    minutes: float
+    idle: Reading
+    after: Reading
+    readings: tuple[Reading, ...]
+    visits: Mapping[str, int]
+    answers: int
+    events: int
+    wrong: Mapping[str, int]
+    words: tuple[str, ...]
+
+    @property
+    def counted(self) -> list[Reading]:
+        """What the slope is taken of."""
+        since = self.readings[-1].at_s - (self.readings[-1].at_s - self.readings[0].at_s) * (
+            COUNTED_SHARE
+        )
+        return [each for each in self.readings if each.at_s >= since]
+
+    @property
+    def slope(self) -> Slope:
+        return slope([(each.at_s, each.pss_bytes) for each in self.counted])
+
+    def faults(self, *, memory: bool = True) -> list[str]:
+        """Why it has failed, in words. `memory` False: too short a run to judge by its slope."""
+        found = [f"{kind}: {count} times wrong" for kind, count in self.wrong.items()]
+        for name in ("descriptors", "tasks", "connections", "in_flight"):
+            before, after = getattr(self.idle, name), getattr(self.after, name)
+            if after > before:
+                found.append(f"{name}: {after} at the end, {before} when idle before")
+        if memory and self.slope.mib_per_h > MAX_SLOPE_MIB_H:
+            found.append(f"memory grows by {self.slope.mib_per_h:.1f} MiB/h")
+        return found

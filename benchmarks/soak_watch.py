@@ -1,0 +1,124 @@
+"""What is read of the gateway while it works: from the kernel, from /metrics, from its window."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from benchmarks.process import cpu_s
+from benchmarks.soak_scene import head
+from benchmarks.soak_setup import Place
+from benchmarks.soak_wire import Wire
+
+WINDOW_S = 60.0
+_LOOK_S = 0.01
+
+
+@frozen
+class Reading:
+    """`at_s`: since the watch began. `uss_bytes`: memory of this process alone. `connections` of
+    clients, the reader's own left out. `threads` are the kernel's, `tasks` asyncio's."""
+
+    at_s: float
+    rss_bytes: int
+    pss_bytes: int
+    uss_bytes: int
+    descriptors: int
+    threads: int
+    tasks: int
+    connections: int
+    in_flight: int
+    cpu_s: float
+
+
+@frozen
+class Kept:
+    """What the gateway holds, as far as it can be told without asking it for anything."""
+
+    descriptors: int
+    tasks: int
+
+    def is_within(self, other: Kept) -> bool:
+        return self.descriptors <= other.descriptors and self.tasks <= other.tasks
+
+
+class Watch:
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._began_at = time.monotonic()
+
+    async def kept(self) -> Kept:
+        seen = await look(self._place, signal.SIGUSR1)
+        return Kept(len(os.listdir(f"/proc/{self._place.pid}/fd")), int(seen["tasks"]))
+
+    async def read(self) -> Reading:
+        place, kept = self._place, await self.kept()
+        memory = _memory(place.pid)
+        metrics = await scrape(place.port)  # last: it makes the gateway probe its backends
+        return Reading(
+            at_s=round(time.monotonic() - self._began_at, 3),
+            rss_bytes=memory["Rss"],
+            pss_bytes=memory["Pss"],
+            uss_bytes=memory["Private_Clean"] + memory["Private_Dirty"],
+            descriptors=kept.descriptors,
+            threads=len(os.listdir(f"/proc/{place.pid}/task")),
+            tasks=kept.tasks,
+            connections=int(figure(metrics, "rolemesh_connections")) - 1,
+            in_flight=int(figure(metrics, "rolemesh_requests_in_flight")),
+            cpu_s=round(cpu_s((place.pid,)), 6),
+        )
+
+
+async def scrape(port: int) -> str:
+    wire = await Wire.open(port)
+    try:
+        reply = await wire.ask(head("GET", "/metrics", ()))
+    finally:
+        await wire.close()
+    if reply.status != 200 or not reply.whole:
+        raise RuntimeError(f"/metrics answered {reply.status}")
+    return reply.body.decode()
+
+
+def figure(metrics: str, name: str, label: str = "") -> float:
+    """The sum of a family's samples, or of those with `label` in them."""
+    total = 0.0
+    for line in metrics.splitlines():
+        sample, _, value = line.rpartition(" ")
+        if sample.partition("{")[0] == name and label in sample:
+            total += float(value)
+    return total
+
+
+async def look(place: Place, number: signal.Signals) -> dict[str, Any]:
+    """Through the window of `watched`. Raises TimeoutError."""
+    path = place.window
+    size = _size(path)
+    place.signal(number)
+    async with asyncio.timeout(WINDOW_S):
+        while True:
+            text = b"" if _size(path) == size else path.read_bytes()[size:]
+            if text.endswith(b"\n"):
+                told: dict[str, Any] = json.loads(text)
+                return told
+            await asyncio.sleep(_LOOK_S)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _memory(pid: int) -> dict[str, int]:
+    """Of /proc/PID/smaps_rollup, in bytes."""
+    fields = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, value, *_ = line.split()
+        fields[name.removesuffix(":")] = int(value) * 1024
+    return fields

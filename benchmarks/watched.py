@@ -1,0 +1,74 @@
+"""The gateway as it comes, with a window in it: `python -m benchmarks.watched gateway ...`.
+
+A signal opens the window: what the kernel cannot tell is then appended, as a line of JSON, to the
+file that WATCHED_FILE names. SIGUSR1 counts asyncio's tasks, which costs microseconds. SIGUSR2
+counts the objects of each type and, with WATCHED_TRACE set, says which lines of code hold more
+memory than at the first such signal: for finding a leak, not for measuring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from attrs import define, field
+
+from rolemesh.cli import main
+
+FILE = "WATCHED_FILE"
+TRACE = "WATCHED_TRACE"  # how many frames of each allocation
+MOST = 40
+
+
+@define
+class Window:
+    path: Path
+    first: tracemalloc.Snapshot | None = field(default=None)
+
+    def count_tasks(self, number: int, frame: FrameType | None) -> None:
+        tasks = asyncio.all_tasks()
+        self._tell(tasks=len(tasks), names=sorted(_name(each) for each in tasks)[:MOST])
+
+    def count_all(self, number: int, frame: FrameType | None) -> None:
+        gc.collect()
+        types = Counter(f"{type(one).__module__}.{type(one).__name__}" for one in gc.get_objects())
+        self._tell(types=dict(types.most_common(MOST)), grown=self._grown())
+
+    def _grown(self) -> list[str]:
+        if not tracemalloc.is_tracing():
+            return []
+        now = tracemalloc.take_snapshot()
+        if self.first is None:
+            self.first = now
+            return []
+        return [str(each) for each in now.compare_to(self.first, "traceback")[:MOST]]
+
+    def _tell(self, **values: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    coroutine = task.get_coro()
+    return str(getattr(coroutine, "__qualname__", coroutine))
+
+
+def open_window() -> None:
+    window = Window(Path(os.environ[FILE]))
+    signal.signal(signal.SIGUSR1, window.count_tasks)
+    signal.signal(signal.SIGUSR2, window.count_all)
+    if TRACE in os.environ:
+        tracemalloc.start(int(os.environ[TRACE]))
+
+
+if __name__ == "__main__":
+    open_window()
+    main()
