@@ -1,7 +1,8 @@
-"""One connection of the load generator: sends requests, and compares every byte of the answers.
+"""One connection of the load generator: sends requests, and checks each answer.
 
-A uvloop protocol around httptools' strict parser: of each answer status, framing and body are
-checked. Told what to do by `generator`, through `ask`; tells it through `Tally`.
+A uvloop protocol around httptools' strict parser: of each answer status, framing and every byte of
+the body are compared with what is expected, or with `rewritten` what the body says. Told what to do
+by `generator`, through `ask`; tells it through `Tally`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import cast
 
 import httptools
 
+from benchmarks.meaning import says_as_expected
 from benchmarks.script import Script, expected
 
 MAX_ERRORS = 5
@@ -42,8 +44,9 @@ class Client(asyncio.Protocol):
     """`ended` is called when the answer asked for is there, or will not come. `opened` when its
     first byte is."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, rewritten: bool = False) -> None:
         self._tally = tally
+        self._rewritten = bytearray() if rewritten else None
         self._parser = httptools.HttpResponseParser(self)
         self._expected = b""
         self._at = 0
@@ -101,7 +104,9 @@ class Client(asyncio.Protocol):
             self._tally.first_bytes.append(_now() - self._asked_at)
             self.opened()
         end = self._at + len(data)
-        if self._expected[self._at : end] != data:
+        if self._rewritten is not None:
+            self._rewritten += data
+        elif self._expected[self._at : end] != data:
             self._spoilt = True
         self._at = end
 
@@ -114,7 +119,7 @@ class Client(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status != 200:
             self._end(f"HTTP {status}")
-        elif self._spoilt or self._at != len(self._expected):
+        elif not self._is_as_expected():
             self._end(f"another body than expected ({self._at} bytes)")
         else:
             self._tally.durations.append(_now() - self._asked_at)
@@ -122,6 +127,13 @@ class Client(asyncio.Protocol):
             if self._script is not None:
                 self._tally.events += self._script.events
             self._end(None)
+
+    def _is_as_expected(self) -> bool:
+        if self._rewritten is None or self._script is None:
+            return not self._spoilt and self._at == len(self._expected)
+        body = bytes(self._rewritten)
+        self._rewritten.clear()
+        return says_as_expected(body, self._script)
 
     def _end(self, error: str | None) -> None:
         self._script = None

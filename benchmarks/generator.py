@@ -97,7 +97,7 @@ class Generator:
         loop = asyncio.get_running_loop()
 
         async def one() -> Client:
-            made = lambda: Client(self._tally)  # noqa: E731
+            made = lambda: Client(self._tally, self._job.rewritten)  # noqa: E731
             _, client = await loop.create_connection(made, "127.0.0.1", self._job.port)
             return client
 

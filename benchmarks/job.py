@@ -17,7 +17,8 @@ class Job:
     """`duration_s` for requests one after the other on each connection; streams end by themselves,
     one on each connection. Connections begin one after the other over `ramp_s`. With `pace_s` each
     asks once in that time, else as soon as it has its answer. `warm_up` comes first, uncounted.
-    `idle` more connections are open beside them, silent since one answer each."""
+    `idle` more connections are open beside them, silent since one answer each. `rewritten`: answers
+    come as JSON made anew, and are compared by what they say."""
 
     port: int
     script: Script
@@ -31,6 +32,7 @@ class Job:
     warm_up_s: float = 0.0
     give_up_s: float = 60.0
     idle: int = 0
+    rewritten: bool = False
 
     @property
     def streams_once(self) -> bool:
@@ -48,7 +50,7 @@ class Spread:
 
 @frozen
 class Outcome:
-    """`answers` came whole and byte for byte as expected; `errors` holds the first few words.
+    """`answers` came whole and as expected; `errors` holds the first few words.
     `cpu_s`: the generator's own. `idle_closed`: of the idle connections, closed by the other side
     before the end."""
 
