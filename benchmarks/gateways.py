@@ -1,7 +1,6 @@
-"""The gateways that are compared, each as its users would run it.
+"""The gateways that are compared: RoleMesh, the two proxies that are the limit, and its peers.
 
-An adapter says what version is installed (None: it is not), and writes a configuration for one
-upstream into a directory of its own. `runner` starts and ends what it returns.
+Those that may fail, the peers, are run in a long run only.
 """
 
 from __future__ import annotations
@@ -12,46 +11,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
-from attrs import field, frozen
+from attrs import frozen
 
+from benchmarks.adapter import Gateway, Launch
+from benchmarks.peers import PEERS
 from benchmarks.script import MODEL
 from rolemesh import __version__
 
+__all__ = ["GATEWAYS", "Gateway", "HAProxy", "Launch", "Nginx", "RoleMesh"]
+
 CLIENT_KEY = "benchmark-client-key"  # made up; the gateway listens on loopback
-
-
-@frozen
-class Launch:
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(factory=dict)
-
-
-class Gateway(Protocol):
-    """`headers`: what each request has to carry. `setting`: how it is run, in a few words.
-    `may_fail`: what it does not finish is said on the page; one error of another voids the run."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def headers(self) -> tuple[tuple[str, str], ...]: ...
-
-    @property
-    def setting(self) -> str: ...
-
-    @property
-    def install(self) -> str: ...
-
-    @property
-    def may_fail(self) -> bool: ...
-
-    def version(self) -> str | None: ...
-
-    def prepare(self, directory: Path, port: int, upstream_port: int) -> Launch: ...
 
 
 @frozen
@@ -174,7 +145,7 @@ backend out
         return Launch((_program("haproxy") or "haproxy", "-db", "-f", str(path)))
 
 
-GATEWAYS: tuple[Gateway, ...] = (Nginx(), HAProxy(), RoleMesh())
+GATEWAYS: tuple[Gateway, ...] = (Nginx(), HAProxy(), RoleMesh(), *PEERS)
 
 
 def _program(name: str) -> str | None:

@@ -5,17 +5,23 @@ What a gateway does once only is then behind it, and its memory at rest can be r
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from benchmarks.gateways import Gateway
+from benchmarks.gateways import Gateway, Launch
+from benchmarks.job import Job
+from benchmarks.meaning import says_as_expected
 from benchmarks.process import Process, free_port, pss_bytes
 from benchmarks.script import PATH, Script, expected, request_body
+from benchmarks.workloads import Workload
 
+READY_S = 10.0
 _FIRST = (Script(answer_bytes=920), Script(answer_bytes=230, events=3, gap_ms=1)) * 5
 
 
@@ -24,6 +30,11 @@ class Life:
     process: Process
     port: int
     pss_base_bytes: int
+    headers: tuple[tuple[str, str], ...]
+    rewrites: bool
+
+    def job(self, workload: Workload) -> Job:
+        return evolve(workload.at(self.port, self.headers), rewritten=self.rewrites)
 
 
 @contextmanager
@@ -32,20 +43,39 @@ def life(gateway: Gateway, upstream_port: int, place: Path) -> Iterator[Life]:
     port = free_port()
     launch = gateway.prepare(place, port, upstream_port)
     with Process(launch.argv, place / "log", launch.env) as process:
-        process.wait_for_port(port)
+        process.wait_for_port(port, launch.start_s)
+        headers = (*gateway.headers, *launch.headers)
         try:
-            _first_requests(gateway, port)
+            _first_requests(gateway, launch, port, headers)
         except (OSError, HTTPException) as error:
             raise RuntimeError(f"{gateway.name}, first requests: {error!r}") from error
-        yield Life(process, port, pss_bytes(process.pids))
+        yield Life(process, port, pss_bytes(process.pids), headers, launch.rewrites)
 
 
-def _first_requests(gateway: Gateway, port: int) -> None:
+def _first_requests(
+    gateway: Gateway, launch: Launch, port: int, headers: tuple[tuple[str, str], ...]
+) -> None:
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"Content-Type": "application/json", **dict(gateway.headers)}
+    given = {"Content-Type": "application/json", **dict(headers)}
+    ready_until = time.monotonic() + READY_S
     for script in _FIRST:
-        connection.request("POST", PATH, request_body(script, 1024), headers)
-        answer = connection.getresponse()
-        if answer.read() != expected(script):
-            raise RuntimeError(f"{gateway.name} answered {answer.status} and not as expected")
+        status, body = _asked(connection, script, given)
+        # Some listen before they have found their backend.
+        while status == HTTPStatus.SERVICE_UNAVAILABLE and time.monotonic() < ready_until:
+            time.sleep(0.02)
+            status, body = _asked(connection, script, given)
+        if status != HTTPStatus.OK or not _is_as_expected(body, script, launch.rewrites):
+            raise RuntimeError(f"{gateway.name} answered {status} and not as expected")
     connection.close()
+
+
+def _asked(
+    connection: HTTPConnection, script: Script, headers: dict[str, str]
+) -> tuple[int, bytes]:
+    connection.request("POST", PATH, request_body(script, 1024), headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def _is_as_expected(body: bytes, script: Script, rewritten: bool) -> bool:
+    return says_as_expected(body, script) if rewritten else body == expected(script)

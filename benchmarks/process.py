@@ -69,9 +69,9 @@ class Process:
     def pids(self) -> tuple[int, ...]:
         return tree(self._process.pid)
 
-    def wait_for_port(self, port: int) -> None:
+    def wait_for_port(self, port: int, start_s: float = START_S) -> None:
         """Until it accepts connections. Raises RuntimeError with the log when it does not."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + start_s
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break

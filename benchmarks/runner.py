@@ -135,8 +135,7 @@ class _Rounds:
                 yield _failed(gateway.name, left.popleft().name, number, "it did not start")
 
     def _sample(self, gateway: Gateway, workload: Workload, number: int, alive: Life) -> Sample:
-        job = workload.at(alive.port, gateway.headers)
-        measured = measure(job, alive.process.pids, self._upstream.pids)
+        measured = measure(alive.job(workload), alive.process.pids, self._upstream.pids)
         beside = self._direct(workload).outcome if workload.beside else None
         return _sample(gateway.name, workload, number, measured, alive.pss_base_bytes, beside)
 

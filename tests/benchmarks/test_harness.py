@@ -22,6 +22,7 @@ from benchmarks.process import cpu_s, pss_bytes
 from benchmarks.runner import Upstream
 from benchmarks.script import Script, expected
 
+YARDSTICKS = [each for each in GATEWAYS if not each.may_fail]
 WHOLE = Script(answer_bytes=920)
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 920\r\n\r\n" + expected(WHOLE)
 
@@ -71,7 +72,7 @@ def test_a_run_measures_the_gateway_and_writes_json_and_a_page(tmp_path: Path) -
     assert (again / "performance.md").read_text() == written
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS, ids=lambda each: each.name)
+@pytest.mark.parametrize("gateway", YARDSTICKS, ids=lambda each: each.name)
 def test_every_gateway_is_configured_for_one_upstream(gateway: RoleMesh, tmp_path: Path) -> None:
     launch = gateway.prepare(tmp_path, 18_000, 18_001)
     written = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file())

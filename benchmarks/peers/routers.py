@@ -1,0 +1,73 @@
+"""The two routers written in Rust: one family, with nearly one set of options.
+
+Each is run twice: as it comes, and lean, which is the least that it can be made to do. As it comes
+its policy looks at the prompt for the backend that may have it cached; there is one backend, and so
+nothing to be won by that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from benchmarks.adapter import Launch
+from benchmarks.peers.environment import PythonPackage, how_to_install
+from benchmarks.process import free_port
+
+_COMES = "as it comes (`cache_aware` policy, log level info, metrics), on one thread"
+_LEAN = "`--policy round_robin`, warnings only; metrics as they come; on one thread"
+# Neither has an option for it: it is their runtime's.
+_ONE_THREAD = {"TOKIO_WORKER_THREADS": "1"}
+
+
+@frozen
+class RustRouter:
+    """`program`: in the environment, with what precedes the options. `options`: besides those that
+    say where it listens and what is behind it."""
+
+    name: str
+    environment: PythonPackage
+    program: tuple[str, ...]
+    setting: str = _COMES
+    options: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    may_fail: bool = True
+
+    @property
+    def install(self) -> str:
+        return how_to_install(self.environment)
+
+    def version(self) -> str | None:
+        return self.environment.version()
+
+    def prepare(self, directory: Path, port: int, upstream_port: int) -> Launch:
+        path, *rest = self.program
+        listen = ("--host", "127.0.0.1", "--port", str(port))
+        worker = ("--worker-urls", f"http://127.0.0.1:{upstream_port}")
+        metrics = ("--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port()))
+        argv = (self.environment.program(path), *rest, *listen, *worker, *metrics, *self.options)
+        return Launch(argv, _ONE_THREAD)
+
+
+SGLANG = PythonPackage("sglang-router")
+VLLM = PythonPackage("vllm-router")
+
+ROUTERS = (
+    RustRouter("sglang-router", SGLANG, ("sglang-router", "launch")),
+    RustRouter(
+        "sglang-router-lean",
+        SGLANG,
+        ("sglang-router", "launch"),
+        setting=_LEAN,
+        options=("--policy", "round_robin", "--log-level", "warn"),
+    ),
+    RustRouter("vllm-router", VLLM, ("vllm-router",)),
+    RustRouter(
+        "vllm-router-lean",
+        VLLM,
+        ("vllm-router",),
+        setting=_LEAN,
+        options=("--policy", "round_robin", "--log-level", "warning"),
+    ),
+)
