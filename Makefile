@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PACKAGE_FILES := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format coverage bench clean
+.PHONY: help demo test lint format coverage bench bench-full bench-soak bench-peers clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/.demo-installed  ## two real llama.cpp servers, a gateway, an answer from each
 	@$(BIN)/rolemesh demo
@@ -36,8 +36,19 @@ coverage: $(VENV)/.test-installed  ## the tests, and which lines they do not rea
 	$(BIN)/coverage report
 
 BENCH_OUT ?= build/benchmarks
+BENCH_SAID = $(strip make $@ $(if $(filter docs,$(BENCH_OUT)),BENCH_OUT=docs))
 bench: $(VENV)/.bench-installed  ## what a request and an event cost, beside nginx and HAProxy (two minutes)
-	@$(BIN)/python -m benchmarks --out $(BENCH_OUT) --command '$(strip make bench $(if $(filter docs,$(BENCH_OUT)),BENCH_OUT=docs))'
+	@$(BIN)/python -m benchmarks --out $(BENCH_OUT) --command '$(BENCH_SAID)'
+
+bench-full: $(VENV)/.bench-installed  ## every gateway that is installed, all the work (about an hour)
+	@$(BIN)/python -m benchmarks --full --out $(BENCH_OUT) --command '$(BENCH_SAID)'
+
+bench-soak: $(VENV)/.bench-installed  ## half an hour of mixed and rude traffic: does anything grow?
+	@$(BIN)/python -m benchmarks.soak --out $(BENCH_OUT)
+
+# A peer that cannot be installed is named and left out; with STRICT=1 that is a failure.
+bench-peers: $(VENV)/.bench-installed  ## install the gateways to compare with, below build/peers (1.1 GB)
+	@$(BIN)/python -m benchmarks.peers $(if $(STRICT),--strict)
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
