@@ -2,8 +2,9 @@
 
 Fed by `config` (keyrings) and by the server (the presented key, facts about the peer); read by the
 gateway before anything of a request is looked at. Knows no HTTP: which header a key came in, and
-whether an address is loopback, is judged elsewhere. Keys are kept as digests only; comparing them
-by dictionary reveals nothing by timing, because nobody can steer a digest.
+whether an address is loopback, is judged elsewhere. Keys are configured as digests; comparing them
+by dictionary reveals nothing by timing, because nobody can steer a digest, or Python's own hash of
+a text, which is seeded by chance in each process.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Keyring:
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self._callers = {key.digest: key.caller for key in keys}
+        self._met: dict[str, Caller] = {}  # by the keys themselves: no more than there are
         self.by_key_id: Mapping[str, Caller] = {
             caller.key_id: caller for caller in self._callers.values() if caller.key_id is not None
         }
@@ -57,7 +59,12 @@ class Keyring:
         return len(self._callers)
 
     def find(self, presented: str) -> Caller | None:
-        return self._callers.get(digest_of(presented))
+        caller = self._met.get(presented)
+        if caller is None:
+            caller = self._callers.get(digest_of(presented))
+            if caller is not None:
+                self._met[presented] = caller
+        return caller
 
 
 def digest_of(presented: str) -> bytes:

@@ -6,7 +6,7 @@ Made by `config` and `wire`, decided on by `core`, used by `proxy` and `gateway`
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
@@ -196,10 +196,9 @@ class Downstream(Protocol):
     def connect(self, flow: Flow | None) -> None:
         """Tell `flow` from now on about back-pressure (at once, if the buffer is full now)."""
 
-    def start(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None
-    ) -> None:
-        """Write the head. Framing is the downstream's: `length` None means until `end`."""
+    def start(self, status: int, fields: bytes, length: int | None) -> None:
+        """Write the head, with these header lines (wire/http1.lines). Framing is the downstream's:
+        `length` None means until `end`."""
 
     def write(self, data: bytes) -> None:
         """Write body bytes."""

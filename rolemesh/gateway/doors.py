@@ -15,6 +15,7 @@ from rolemesh.core.types import Caller, Network
 from rolemesh.errors import InvalidApiKey
 from rolemesh.gateway.live import Live
 from rolemesh.server.inbound import Inbound
+from rolemesh.server.request import Request, once
 from rolemesh.wire.headers import presented_key
 
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[0-9a-z.-]+))(?::[0-9]{1,5})?")
@@ -23,7 +24,9 @@ _FORWARDING = ("Forwarded", "X-Real-IP", "Via")
 
 def client(live: Live, inbound: Inbound) -> Caller:
     """Raises InvalidApiKey."""
-    return _admitted(inbound, access.admit_client(live.clients, _client_key(inbound)), live)
+    return _admitted(
+        inbound, access.admit_client(live.clients, once(inbound.request, _client_key)), live
+    )
 
 
 def client_or_admin(live: Live, inbound: Inbound) -> Caller:
@@ -38,7 +41,7 @@ def client_or_admin(live: Live, inbound: Inbound) -> Caller:
 
 def admin(live: Live, inbound: Inbound) -> Caller:
     """Raises InvalidApiKey."""
-    key = _client_key(inbound)
+    key = once(inbound.request, _client_key)
     caller = access.admit_admin(live.admins, key, _peer(inbound), live.has_trusted_proxies)
     return _admitted(inbound, caller, live)
 
@@ -57,8 +60,8 @@ def _admitted(inbound: Inbound, caller: Caller, live: Live) -> Caller:
     return caller
 
 
-def _client_key(inbound: Inbound) -> str | None:
-    return presented_key(inbound.request.header, "X-Api-Key")
+def _client_key(request: Request) -> str | None:
+    return presented_key(request.header, "X-Api-Key")
 
 
 def _peer(inbound: Inbound) -> Peer:

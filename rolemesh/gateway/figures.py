@@ -62,8 +62,10 @@ class Figures:
             alias = OTHER
             metrics.began(alias)
         metrics.ended(alias, line.status, line.outcome, line.duration_s, line.first_byte_s)
-        metrics.tokens(alias, "prompt", line.prompt_tokens or 0)
-        metrics.tokens(alias, "completion", line.completion_tokens or 0)
+        if line.prompt_tokens:
+            metrics.tokens(alias, "prompt", line.prompt_tokens)
+        if line.completion_tokens:
+            metrics.tokens(alias, "completion", line.completion_tokens)
         if line.outcome == "client_abort":
             metrics.cancelled(inbound.phase)
 

@@ -12,9 +12,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from urllib.parse import quote
+from collections.abc import Callable
 
 from attrs import define, field
 
@@ -32,24 +30,19 @@ from rolemesh.core.registry import Registry
 from rolemesh.core.routing import Plan, exclusions, model_to_send, plan
 from rolemesh.core.types import Alias, Backend, Candidate
 from rolemesh.errors import LoopDetected, UnsupportedMediaType
-from rolemesh.gateway import doors
+from rolemesh.gateway import doors, heads
 from rolemesh.gateway.live import Live
 from rolemesh.gateway.slots import Slots
 from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.proxy.pool import Pools
 from rolemesh.server.inbound import Inbound
 from rolemesh.server.metrics import Metrics
+from rolemesh.server.request import Request, once
 from rolemesh.wire import openai
 from rolemesh.wire.body import Body, parse, rewrite
-from rolemesh.wire.headers import answerable, forwardable
-from rolemesh.wire.http1 import request_head
 from rolemesh.wire.sse import EventSplitter
 
-Headers = Sequence[tuple[bytes, bytes]]
-
 EVENT_STREAM = b"text/event-stream"
-_STREAM_HEADERS = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
-_OUR_HEADERS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
 _SPENT = parse(b"{}")
 _LOST = frozenset({Failure.CONNECT, Failure.LOST_BEFORE_HEAD, Failure.LOST_BEFORE_BODY})
 
@@ -71,10 +64,8 @@ class Call:
     attempts: list[Attempt] = field(factory=list)
 
     @property
-    def id_pair(self) -> tuple[bytes, bytes]:
-        """The request's id, as a header towards either side."""
-        name = self.live.config.gateway.request_id_header
-        return name.encode(), self.inbound.request_id.encode()
+    def id_header(self) -> str:
+        return self.live.config.gateway.request_id_header
 
     @property
     def untried(self) -> list[Candidate]:
@@ -108,10 +99,7 @@ class Forward:
     async def serve(self, inbound: Inbound) -> None:
         live = self._live()
         caller = doors.client(live, inbound)
-        self.refuse_loop(inbound)
-        codings = inbound.request.headers("Content-Encoding")
-        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
-            raise UnsupportedMediaType("Send the request's body without compression.")
+        once(inbound.request, self._check_head)
         body = parse(await inbound.request.body(live.max_body_bytes))
         inbound.line.bytes_in = len(body.raw)
         alias = live.table.find_for(caller, body.model)
@@ -122,10 +110,16 @@ class Forward:
         del body
         await self._forward(call)
 
-    def refuse_loop(self, inbound: Inbound) -> None:
+    def refuse_loop(self, request: Request) -> None:
         """Raises LoopDetected when the request came through this gateway before."""
-        if any(self._pseudonym in via for via in inbound.request.headers("Via")):
+        if any(self._pseudonym in via for via in request.headers("Via")):
             raise LoopDetected("The request came back to this gateway: a backend leads to it.")
+
+    def _check_head(self, request: Request) -> None:
+        self.refuse_loop(request)
+        codings = request.headers("Content-Encoding")
+        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
+            raise UnsupportedMediaType("Send the request's body without compression.")
 
     async def _forward(self, call: Call) -> None:
         alias, attempts = call.alias, call.attempts
@@ -183,7 +177,7 @@ class Forward:
                 backend, self._request(call, backend, model), call.alias.timeouts
             )
             self._health.attempt_worked(backend.label)
-            status = exchange.answer.status
+            status = exchange.answer.head.status
             failed = _refused(status, backend, last=not call.untried)
             if failed is not None:
                 result = failed.failure.value
@@ -204,41 +198,28 @@ class Forward:
         return failed
 
     def _request(self, call: Call, backend: Backend, model: str) -> list[bytes]:
-        inbound = call.inbound
-        id_header = call.live.config.gateway.request_id_header
-        own = () if backend.auth is None else (backend.auth[0],)
-        dropped = _dropped("Content-Type", "Accept-Encoding", id_header, *own)
-        headers = forwardable(inbound.request.raw_headers, dropped)
-        headers += _OUR_HEADERS
-        headers += (call.id_pair, self.via)
-        if backend.auth is not None:
-            headers.append(_credential(*backend.auth))
         body = rewrite(call.body, model, call.alias.defaults)
-        url = backend.url
-        head = request_head(
-            "POST", url.prefix + inbound.request.target, url.authority, headers, len(body)
-        )
-        return [head, body]
+        return [
+            heads.towards_backend(call.inbound, backend, self.via, call.id_header, len(body)),
+            body,
+        ]
 
     async def _relay(
         self, call: Call, exchange: Exchange, candidate: Candidate, model: str
     ) -> None:
         inbound = call.inbound
         inbound.phase = "relay"
-        named = _answer_headers(call.alias.name, candidate.backend, model)
-        id_header = call.live.config.gateway.request_id_header
-        ours = [call.id_pair, *named]
-        inbound.splitter = None  # an earlier attempt may have come this far
-        if exchange.answer.content_type == EVENT_STREAM:
-            inbound.splitter = EventSplitter()
-            dropped = _dropped(id_header, "Cache-Control")
-            headers = [*answerable(exchange.answer.headers, dropped), *ours, *_STREAM_HEADERS]
-        else:
-            headers = answerable(exchange.answer.headers, _dropped(id_header)) + ours
+        head = exchange.answer.head
+        streams = head.content_type == EVENT_STREAM
+        inbound.splitter = EventSplitter() if streams else None
+        fixed = heads.answered(
+            call.alias.name, candidate.backend, model, call.id_header, streams=streams
+        )
+        fields = heads.towards_client(inbound, head, fixed)
         if inbound.request.has_unread_body:
             inbound.downstream.keep_alive = False
-        needs_done = exchange.answer.status == 200 and openai.needs_done(inbound.path)
-        ended = exchange.relay(inbound.downstream, headers, inbound.splitter, needs_done)
+        needs_done = streams and head.status == 200 and openai.needs_done(inbound.path)
+        ended = exchange.relay(inbound.downstream, fields, inbound.splitter, needs_done)
         call.body = _SPENT
         await ended
 
@@ -266,27 +247,3 @@ def _refused(status: int, backend: Backend, last: bool) -> Attempt | None:
 def _full(candidate: Candidate) -> Attempt:
     label = candidate.backend.label
     return Attempt(label, Failure.CAPACITY, Reason.AT_CAPACITY, f"{candidate.limit} in flight")
-
-
-@lru_cache(maxsize=4096)
-def _answer_headers(alias: str, backend: Backend, model: str) -> Headers:
-    kind = b"X-RoleMesh-Backend" if backend.node_id is None else b"X-RoleMesh-Node"
-    return (
-        (b"X-RoleMesh-Alias", _ascii(alias)),
-        (kind, _ascii(backend.name)),
-        (b"X-RoleMesh-Model", _ascii(model)),
-    )
-
-
-@lru_cache(maxsize=256)
-def _dropped(*names: str) -> frozenset[bytes]:
-    return frozenset(name.lower().encode() for name in names)
-
-
-def _credential(name: str, value: str) -> tuple[bytes, bytes]:
-    return name.encode(), value.encode()
-
-
-def _ascii(text: str) -> bytes:
-    """Header values are ASCII; other characters are percent-encoded."""
-    return (text if text.isascii() and text.isprintable() else quote(text, safe="/: ")).encode()

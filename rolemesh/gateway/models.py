@@ -23,6 +23,7 @@ from rolemesh.gateway.live import Live
 from rolemesh.gateway.probes import Prober
 from rolemesh.gateway.view import node_state
 from rolemesh.server.inbound import Answer, Inbound
+from rolemesh.server.request import Request
 from rolemesh.wire import openai
 
 
@@ -57,7 +58,7 @@ class Models:
         self,
         live: Callable[[], Live],
         truth: Availability,
-        refuse_loop: Callable[[Inbound], None],
+        refuse_loop: Callable[[Request], None],
         reloads: Callable[[], dict[str, Any]],
     ) -> None:
         self._live = live
@@ -70,7 +71,7 @@ class Models:
     async def every(self, inbound: Inbound) -> Answer:
         live = self._live()
         caller = doors.client_or_admin(live, inbound)
-        self._refuse_loop(inbound)
+        self._refuse_loop(inbound.request)
         aliases = [alias for alias in live.table.aliases if may_use(caller, alias.name)]
         plans = await self._truth.look(aliases)
         told = openai.ModelList(
@@ -86,7 +87,7 @@ class Models:
     async def one(self, inbound: Inbound) -> Answer:
         live = self._live()
         caller = doors.client_or_admin(live, inbound)
-        self._refuse_loop(inbound)
+        self._refuse_loop(inbound.request)
         alias = live.table.find_for(caller, inbound.params["id"])
         plan = (await self._truth.look([alias]))[alias.name]
         if not plan.candidates:

@@ -108,6 +108,6 @@ class Prober:
         head = request_head("GET", f"{url.prefix}/v1/models", url.authority, headers, 0)
         exchange = await self._pools.open(backend, [head], _TIMEOUTS)
         try:
-            return exchange.answer.status
+            return exchange.answer.head.status
         finally:
             self._pools.release(exchange)

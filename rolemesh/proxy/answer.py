@@ -4,6 +4,10 @@ Fed by an exchange. httptools does the parsing; what it lets pass and RFC 9112 d
 transfer codings, other versions and protocols, a second answer behind the first, endless interim
 answers, a head without end) is refused here. `flaw` says so in words; the bytes themselves are
 never repeated.
+
+A backend sends the same head again and again, but for the length of the body. So a head behind
+which a whole answer was found in order is remembered by its very bytes; where it comes again, the
+body is counted, and there is nothing to parse.
 """
 
 from __future__ import annotations
@@ -13,10 +17,15 @@ import re
 
 import httptools
 
+from rolemesh.wire.http1 import apart_from_length
+
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 256
 MAX_INTERIM = 32  # 1xx heads before the answer (RFC 9110 section 15.2)
 MAX_STATUS = 599  # RFC 9110 section 15: there are five classes
+MAX_KNOWN = 256
+MAX_KNOWN_BYTES = 2_048
+_NO_BODY = (204, 304)
 
 _TIMEOUT = re.compile(rb"timeout=(\d{1,6})", re.IGNORECASE)
 
@@ -27,59 +36,118 @@ class Framing(enum.Enum):
     CLOSE = "until the connection closes"
 
 
-class Answer:
-    """What has come so far. `status`, `headers`, `length` (None: not told) and `content_type`
-    (lower case, without parameters; empty for an encoded body) hold once `has_head`.
-
-    `parts` are pieces of the body that nobody has taken yet. `keep_alive_s`: how long the backend
-    says that it keeps an idle connection.
-    """
+class Head:
+    """What an answer's head says, all but Content-Length. `content_type`: lower case, without
+    parameters; empty for an encoded body. `keep_alive_s`: how long the backend says that it keeps
+    an idle connection. `kept` is for what readers work out of it, and holds for all answers that
+    share it."""
 
     __slots__ = (
-        "_bare_bytes", "_heads", "_interim", "_parser", "_skipping", "complete", "content_type",
-        "flaw", "framing", "has_head", "headers", "keep_alive", "keep_alive_s", "length", "parts",
-        "status",
+        "content_type", "framing", "headers", "keep_alive", "keep_alive_s", "kept", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.framing = Framing.CLOSE
+        self.content_type = b""
+        self.keep_alive = False
+        self.keep_alive_s: int | None = None
+        self.kept: dict[object, bytes] = {}
+
+
+# Of this process: heads of whole answers with a length, by their bytes without it.
+_known: dict[bytes, Head] = {}
+
+
+class Answer:
+    """What has come so far. `head` and `length` (None: not told) hold once `has_head`. `parts` are
+    pieces of the body that nobody has taken yet."""
+
+    __slots__ = (
+        "_bare_bytes", "_begun", "_heads", "_interim", "_key", "_left", "_parser", "_skipping",
+        "complete", "flaw", "has_head", "head", "length", "parts",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._key = b""  # to remember the head by
+        self._left = -1  # bytes of the body that have not come, behind a known head
+        self._parser: httptools.HttpResponseParser | None = None
+        self.has_head = self.complete = False
+        self.flaw: str | None = None
+        self.parts: list[bytes] = []
+        self.length: int | None = None
+
+    def feed(self, data: memoryview) -> None:
+        """Afterwards look at `flaw` first."""
+        if not self._begun:
+            self._begin(data)
+        elif self._parser is None:
+            self._count(data)
+        else:
+            self._parse(self._parser, data)
+
+    def _begin(self, data: memoryview) -> None:
+        self._begun = True
+        start = bytes(data[:MAX_KNOWN_BYTES])
+        head_end = start.find(b"\r\n\r\n")
+        if head_end > 0:
+            key, length = apart_from_length(start, head_end)
+            if length >= 0:
+                head = _known.get(key)
+                if head is not None:
+                    self.head = head
+                    self.has_head = True
+                    self.length = self._left = length
+                    self._count(data[head_end + 4 :])
+                    return
+                self._key = key
+        self.head = Head()
         self._bare_bytes = 0  # heads and trailers, since the last piece of a body
         self._heads: list[bytes] = []  # what has come of heads, until the answer's own is whole
         self._interim = 0
         self._skipping = False
-        self.has_head = self.complete = self.keep_alive = False
-        self.flaw: str | None = None
-        self.parts: list[bytes] = []
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.framing = Framing.CLOSE
-        self.length: int | None = None
-        self.content_type = b""
-        self.keep_alive_s: int | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._parse(self._parser, data)
 
-    def feed(self, data: memoryview) -> None:
-        """Afterwards look at `flaw` first."""
+    def _count(self, data: memoryview) -> None:
+        size = len(data)
+        if size > self._left:
+            if bytes(data[self._left :]).strip(b"\r\n"):  # as lenient as the parser
+                self._refuse("more bytes came behind its end")
+            data = data[: self._left]
+            size = self._left
+        if size:
+            self.parts.append(bytes(data))
+            self._left -= size
+        if not self._left:
+            self.complete = True
+
+    def _parse(self, parser: httptools.HttpResponseParser, data: memoryview) -> None:
         self._bare_bytes += len(data)
         in_head = not self.has_head
         if in_head:
             self._heads.append(bytes(data))
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse("its framing is not proper HTTP")
         if in_head and self.has_head:
             self._check_protocol()
         if self._bare_bytes > MAX_HEAD_BYTES:
             self._refuse(f"its {'trailer' if self.has_head else 'head'} is too large")
+        if self.complete and self._key:
+            self._remember()
 
     def let_go(self) -> None:
         """Part with the parser: the two hold each other, and that is work for the collector of
         cycles. Not to be called inside `feed`; nothing can be fed afterwards."""
-        del self._parser
+        self._parser = None
 
     def end(self) -> bool:
         """The connection has ended in order. Whether the answer is whole by that."""
-        if self.has_head and self.framing is Framing.CLOSE:
+        if self.has_head and self.head.framing is Framing.CLOSE:
             self.complete = True
         return self.complete
 
@@ -96,7 +164,7 @@ class Answer:
     def reusable(self) -> bool:
         """Whether the connection may carry another answer behind this one."""
         whole = self.complete and self.flaw is None
-        return whole and self.keep_alive and self.framing is not Framing.CLOSE
+        return whole and self.head.keep_alive and self.head.framing is not Framing.CLOSE
 
     # What the parser calls, inside feed
 
@@ -107,27 +175,29 @@ class Answer:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.has_head:
             return  # a trailer field
-        self.headers.append((name, value))
-        if len(self.headers) > MAX_HEADERS:
+        headers = self.head.headers
+        headers.append((name, value))
+        if len(headers) > MAX_HEADERS:
             self._refuse("its head has too many fields")
 
     def on_headers_complete(self) -> None:
-        if self.complete:
+        parser = self._parser
+        if self.complete or parser is None:
             return
-        status = self._parser.get_status_code()
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
+        status = parser.get_status_code()
+        if parser.get_http_version() not in ("1.1", "1.0"):
             self._refuse("it speaks another version of HTTP")
         elif status < 200:
             self._interim += 1
             if status == 101 or status < 100 or self._interim > MAX_INTERIM:
                 self._refuse("it sent a 1xx that was not asked for")
             self._skipping = True
-            self.headers.clear()
+            self.head.headers.clear()
         elif status > MAX_STATUS:
             self._refuse("its status is none of HTTP's")
         else:
-            self.status = status
-            self._read_head()
+            self.head.status = status
+            self._read_head(self.head, parser.get_http_version() == "1.0")
             self.has_head = True
 
     def on_body(self, body: bytes) -> None:
@@ -138,9 +208,9 @@ class Answer:
     def on_message_complete(self) -> None:
         if self._skipping:
             self._skipping = False
-        else:
+        elif self._parser is not None:
             self.complete = True
-            self.keep_alive = self._parser.should_keep_alive()  # only known in here
+            self.head.keep_alive = self._parser.should_keep_alive()  # only known in here
 
     # Inside
 
@@ -154,36 +224,45 @@ class Answer:
         if not all(head.lstrip(b"\r\n").startswith(b"HTTP/1.") for head in heads[:-1]):
             self._refuse("it speaks another protocol than HTTP")
 
-    def _read_head(self) -> None:
+    def _remember(self) -> None:
+        head = self.head
+        known = self.flaw is None and not self._interim and head.status not in _NO_BODY
+        if known and head.framing is Framing.LENGTH:
+            if len(_known) >= MAX_KNOWN:
+                _known.clear()
+            _known[self._key] = head
+
+    def _read_head(self, head: Head, old: bool) -> None:
         """RFC 9112 section 6.3, less what no model server needs. httptools has already refused a
         length beside a transfer coding."""
         codings = lengths = 0
         encoded = False
-        for name, value in self.headers:
+        for name, value in head.headers:
             match name.lower():
                 case b"transfer-encoding":
                     codings += 1
-                    self.framing = Framing.CHUNKED
+                    head.framing = Framing.CHUNKED
                     if value.strip().lower() != b"chunked":
                         self._refuse("its transfer coding is not plain chunked")
                 case b"content-length":
                     lengths += 1
-                    self.framing = Framing.LENGTH
+                    head.framing = Framing.LENGTH
                     if value.isdigit():
                         self.length = int(value)
                     else:
                         self._refuse("its length is not a number")
                 case b"content-type":
-                    self.content_type = value.split(b";", 1)[0].strip().lower()
+                    head.content_type = value.split(b";", 1)[0].strip().lower()
                 case b"content-encoding":
                     encoded = encoded or value.strip().lower() not in (b"", b"identity")
                 case b"keep-alive":
                     found = _TIMEOUT.search(value)
-                    self.keep_alive_s = int(found[1]) if found else None
+                    head.keep_alive_s = int(found[1]) if found else None
         # RFC 9112 section 6.1: who sends a coding in HTTP/1.0 may not have understood it.
-        if codings + lengths > 1 or (codings and self._parser.get_http_version() == "1.0"):
+        if codings + lengths > 1 or (codings and old):
             self._refuse("its framing is ambiguous")
         if encoded:
-            self.content_type = b""  # an encoded body cannot be taken for events
-        if self.status in (204, 304):
-            self.framing, self.length = Framing.LENGTH, 0
+            head.content_type = b""  # an encoded body cannot be taken for events
+        if head.status in _NO_BODY:
+            head.framing, self.length = Framing.LENGTH, 0
+        head.headers = [pair for pair in head.headers if pair[0].lower() != b"content-length"]

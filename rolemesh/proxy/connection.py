@@ -64,8 +64,9 @@ class Connection(asyncio.BufferedProtocol):
         # A backend that answered before it had read the request will read the rest as another one.
         written = not transport.is_closing() and transport.get_write_buffer_size() == 0
         idle_s = IDLE_S
-        if answer.keep_alive_s is not None:
-            idle_s = min(IDLE_S, answer.keep_alive_s - _MARGIN_S)
+        told_s = answer.head.keep_alive_s
+        if told_s is not None:
+            idle_s = min(IDLE_S, told_s - _MARGIN_S)
         if answer.reusable and written and idle_s > 0:
             transport.resume_reading()
             self._pool.keep(self, idle_s)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rolemesh.core.failover import Failure
@@ -79,7 +78,7 @@ class Exchange:
     def relay(
         self,
         downstream: Downstream,
-        headers: Iterable[tuple[bytes, bytes]],
+        fields: bytes,
         splitter: EventSplitter | None,
         needs_done: bool,
     ) -> asyncio.Future[None]:
@@ -95,7 +94,7 @@ class Exchange:
         self._needs_done = needs_done
         self._downstream = downstream
         length = None if splitter is not None else self.answer.length
-        downstream.start(self.answer.status, headers, length)
+        downstream.start(self.answer.head.status, fields, length)
         if self._paused:  # what is held was too much already
             self.resume()
         downstream.connect(self)

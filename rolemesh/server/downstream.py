@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Protocol
@@ -75,9 +74,7 @@ class ConnectionDownstream:
         if flow is not None and self._connection.writing_paused:
             flow.pause()
 
-    def start(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None
-    ) -> None:
+    def start(self, status: int, fields: bytes, length: int | None) -> None:
         self.started = True
         self.status = status
         self._left = length
@@ -95,7 +92,7 @@ class ConnectionDownstream:
             framing += b"Connection: keep-alive\r\n"
         framing += b"Date: %b\r\n" % http_date(int(time.time()))
         # Kept for the first bytes of the body, so that both leave in one packet.
-        self._head = answer_head(status, headers, framing)
+        self._head = answer_head(status, fields, framing)
 
     def write(self, data: bytes) -> None:
         if self.head_only or not data:

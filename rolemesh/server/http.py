@@ -37,6 +37,7 @@ from rolemesh.server.request import AiohttpRequest, Request
 from rolemesh.server.router import Router
 from rolemesh.wire import openai
 from rolemesh.wire.headers import request_id_ok
+from rolemesh.wire.http1 import lines
 
 log = logging.getLogger("rolemesh.http")
 
@@ -145,7 +146,10 @@ class HttpServer:
     def inbound(self, request: Request, downstream: ConnectionDownstream) -> Inbound:
         if self.draining:
             downstream.keep_alive = False
-        return Inbound(request, downstream, self._id(request), self._loop.time())
+        id_header = self.request_id_header
+        given = request.header(id_header)
+        request_id = given if given and request_id_ok(given) else next(self._ids)
+        return Inbound(request, downstream, id_header.encode(), request_id, self._loop.time())
 
     async def serve(self, inbound: Inbound, refusal: RequestError | None = None) -> None:
         """Answer a request, whoever received it. Runs in a task of its own, which is cancelled when
@@ -166,10 +170,6 @@ class HttpServer:
             if not self._requests:
                 self._idle.set()
             self._settle(inbound)
-
-    def _id(self, request: Request) -> str:
-        given = request.header(self.request_id_header)
-        return given if given is not None and request_id_ok(given) else next(self._ids)
 
     async def _answer(self, inbound: Inbound, refusal: RequestError | None) -> None:
         try:
@@ -195,12 +195,8 @@ class HttpServer:
         downstream = inbound.downstream
         if inbound.request.has_unread_body:
             downstream.keep_alive = False
-        headers = [
-            (b"Content-Type", answer.content_type),
-            (self.request_id_header.encode(), inbound.request_id.encode()),
-            *answer.headers,
-        ]
-        downstream.start(answer.status, headers, len(answer.body))
+        fields = lines([(b"Content-Type", answer.content_type), *answer.headers])
+        downstream.start(answer.status, inbound.id_line + fields, len(answer.body))
         downstream.write(answer.body)
         downstream.end()
 

@@ -36,20 +36,22 @@ class Answer:
 
 
 class Inbound:
-    """One request. `path` is decoded. `params`: what the route's pattern matched. `phase`: what it
-    is doing, should the client leave. `splitter`: set while an event stream is relayed, so that an
-    error can be told in it. `interrupted`: why the server itself ended it. `began_at`: loop time.
+    """One request. `id_line`: its id, as a header line towards either side. `path` is decoded.
+    `params`: what the route's pattern matched. `phase`: what it is doing, should the client leave.
+    `splitter`: set while an event stream is relayed, so that an error can be told in it.
+    `interrupted`: why the server itself ended it. `began_at`: loop time.
     """
 
     __slots__ = (
-        "began_at", "downstream", "interrupted", "line", "params", "path", "phase", "request",
-        "request_id", "splitter",
+        "began_at", "downstream", "id_line", "interrupted", "line", "params", "path", "phase",
+        "request", "request_id", "splitter",
     )  # fmt: skip
 
     def __init__(
         self,
         request: Request,
         downstream: ConnectionDownstream,
+        id_header: bytes,
         request_id: str,
         began_at: float,
     ) -> None:
@@ -57,6 +59,7 @@ class Inbound:
         self.request = request
         self.downstream = downstream
         self.request_id = request_id
+        self.id_line = b"%b: %b\r\n" % (id_header, request_id.encode())
         self.began_at = began_at
         self.path = unquote(path, errors="replace") if "%" in path else path
         self.phase = "upload"

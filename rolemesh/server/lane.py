@@ -35,8 +35,8 @@ class LaneConnection(asyncio.Protocol):
     """`flow`: the relay that is told of back-pressure. `written`: bytes given to the transport."""
 
     __slots__ = (
-        "_ahead", "_close_at", "_heard_at", "_lane", "_loop", "_progress", "_request", "_since",
-        "_task", "flow", "transport", "writing_paused", "written",
+        "_ahead", "_close_at", "_heard_at", "_lane", "_loop", "_peer", "_progress", "_request",
+        "_since", "_task", "flow", "transport", "writing_paused", "written",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,6 +48,7 @@ class LaneConnection(asyncio.Protocol):
         self._since: float | None = None  # when the head that is not whole began
         self._heard_at = 0.0
         self._close_at: float | None = None
+        self._peer: str | None = None
         self._progress = Progress()
         self.flow: Flow | None = None
         self.transport: asyncio.Transport | None = None
@@ -86,6 +87,8 @@ class LaneConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]) if isinstance(peer, tuple) else None
         self._heard_at = self._since = self._loop.time()
         self._lane.connections.add(self)
 
@@ -130,17 +133,18 @@ class LaneConnection(asyncio.Protocol):
     def _begin(self) -> None:
         if self._request is not None or self.writing_paused or self.transport is None:
             return
-        head = self._lane.recogniser.look(self._ahead)
-        if head is Verdict.MORE:
+        ordinary = self._lane.recogniser.look(self._ahead)
+        if ordinary is Verdict.MORE:
             if self._since is None:
                 self._since = self._heard_at
             return
-        if isinstance(head, Verdict):
+        if isinstance(ordinary, Verdict):
             self._hand_over()
             return
         self._since = None
-        end = head.body_at + head.length
-        request = LaneRequest(head, self._peer(), self._ahead[head.body_at : end])
+        head, body_at, length = ordinary
+        end = body_at + length
+        request = LaneRequest(head, length, self._peer, self._ahead[body_at:end])
         self._ahead = self._ahead[end:]
         self._request = request
         self._task = _start(self._serve(request), self._loop)
@@ -174,10 +178,6 @@ class LaneConnection(asyncio.Protocol):
         self._lane.connections.discard(self)
         self.transport = None
         self._lane.hand_over(transport, data, self._since)
-
-    def _peer(self) -> str | None:
-        peer = None if self.transport is None else self.transport.get_extra_info("peername")
-        return str(peer[0]) if isinstance(peer, tuple) else None
 
 
 class Lane:

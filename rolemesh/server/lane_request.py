@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 from rolemesh.server.request import too_large
 from rolemesh.wire.ordinary import OrdinaryHead
@@ -16,12 +18,13 @@ class LaneRequest:
     """server.request.Request of the ordinary shape. Its body may still be on its way: `missing`
     bytes of it; `late` when they have stopped coming."""
 
-    __slots__ = ("_head", "_parts", "_waiter", "late", "missing", "peer")
+    __slots__ = ("_head", "_length", "_parts", "_waiter", "late", "missing", "peer")
 
-    def __init__(self, head: OrdinaryHead, peer: str | None, body: bytes) -> None:
+    def __init__(self, head: OrdinaryHead, length: int, peer: str | None, body: bytes) -> None:
         self._head = head
+        self._length = length
         self._parts = [body]
-        self.missing = head.length - len(body)
+        self.missing = length - len(body)
         self._waiter: asyncio.Future[None] | None = None
         self.late = False
         self.peer = peer
@@ -47,6 +50,10 @@ class LaneRequest:
         return self._head.raw_headers
 
     @property
+    def kept(self) -> dict[object, Any]:
+        return self._head.kept
+
+    @property
     def has_unread_body(self) -> bool:
         return self.missing > 0
 
@@ -56,7 +63,7 @@ class LaneRequest:
         return self._waiter is not None
 
     def header(self, name: str) -> str | None:
-        value = self._head.fields.get(name.lower().encode())
+        value = self._head.fields.get(_lower(name))
         return None if value is None else value.decode("ascii")
 
     def headers(self, name: str) -> Sequence[str]:
@@ -64,7 +71,7 @@ class LaneRequest:
         return () if value is None else (value,)
 
     async def body(self, max_bytes: int) -> bytes:
-        if self._head.length > max_bytes:
+        if self._length > max_bytes:
             raise too_large(max_bytes)
         if self.missing:
             self._waiter = asyncio.get_running_loop().create_future()
@@ -92,3 +99,8 @@ class LaneRequest:
         self.late = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
+
+
+@lru_cache(maxsize=256)
+def _lower(name: str) -> bytes:
+    return name.lower().encode()

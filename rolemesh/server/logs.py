@@ -33,9 +33,24 @@ def access_line(line: AccessLine) -> None:
     """One line for one request, at level info. Cheap: formatting is the writer's."""
     if not _access.isEnabledFor(logging.INFO):
         return
-    record = logging.LogRecord("rolemesh.access", logging.INFO, "", 0, "request", None, None)
-    record.access = line
-    _access.handle(record)
+    _access.handle(AccessRecord(line))
+
+
+class AccessRecord(logging.LogRecord):
+    """The record of an access line: what all of them share is the class's."""
+
+    name = "rolemesh.access"
+    msg = "request"
+    levelno = logging.INFO
+    levelname = "INFO"
+    args = exc_info = exc_text = stack_info = None
+    pathname = filename = module = funcName = ""
+    lineno = 0
+    msecs = relativeCreated = 0.0
+
+    def __init__(self, line: AccessLine) -> None:
+        self.created = time.time()
+        self.access = line
 
 
 def setup(level: str, form: str | None, fd: int = 2) -> LogWriter:

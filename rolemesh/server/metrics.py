@@ -1,25 +1,31 @@
 """What Prometheus sees. The only importer of prometheus_client.
 
-A registry per `Metrics` object, none global. Counters and histograms are told as things happen;
-gauges are read when somebody scrapes, from callbacks that the wiring gives. Labels are bounded by
-whoever tells: aliases, backends and nodes of the configuration, and `OTHER` for anything else.
+A registry per `Metrics` object, none global. Counters and histograms are told as things happen
+(`tally`); gauges are read when somebody scrapes, from callbacks that the wiring gives. Labels are
+bounded by whoever tells: aliases, backends and nodes of the configuration, and `OTHER` for anything
+else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import prometheus_client
 from attrs import field, frozen
-from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import Gauge
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from rolemesh import __version__
+from rolemesh.server.tally import Counts, Histograms
 
 OTHER = "_other"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -29,10 +35,6 @@ FIRST_BYTE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 
 
 # Label values, in the family's order, and the value.
 Samples = Iterable[tuple[Sequence[str], float]]
-Family = TypeVar("Family", Counter, Histogram, Gauge)
-
-# A second series per counter and histogram ("_created") that nobody asked for.
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 @frozen
@@ -67,25 +69,27 @@ SCRAPED = (
 
 
 class Metrics:
-    """The gateway's metrics. Telling costs about a microsecond; no method raises."""
+    """The gateway's metrics. Telling costs next to nothing; no method raises."""
 
     def __init__(self, scraped: Iterable[Scraped] = SCRAPED) -> None:
         self.registry = CollectorRegistry()
-        self._requests = _Children(self._counter("requests", "Requests.", "alias status outcome"))
-        self._tokens = _Children(self._counter("tokens", "Tokens, as told.", "alias kind"))
-        self._attempts = _Children(
-            self._counter("upstream_attempts", "Tries to send a request.", "backend result")
+        self._told = _Told()
+        self._requests = self._told.count("requests", "Requests.", "alias status outcome")
+        self._tokens = self._told.count("tokens", "Tokens, as told.", "alias kind")
+        self._attempts = self._told.count(
+            "upstream_attempts", "Tries to send a request.", "backend result"
         )
-        self._cancelled = _Children(self._counter("cancelled", "Clients that left.", "phase"))
-        self._reloads = _Children(self._counter("config_reloads", "Reloads.", "result"))
-        self._durations = _Children(
-            self._histogram("request_duration", "Request to end of answer.", DURATION_BUCKETS)
+        self._cancelled = self._told.count("cancelled", "Clients that left.", "phase")
+        self._reloads = self._told.count("config_reloads", "Reloads.", "result")
+        self._durations = self._told.measure(
+            "request_duration", "Request to end of answer.", DURATION_BUCKETS
         )
-        self._first_bytes = _Children(
-            self._histogram("time_to_first_byte", "Request to first byte.", FIRST_BYTE_BUCKETS)
+        self._first_bytes = self._told.measure(
+            "time_to_first_byte", "Request to first byte.", FIRST_BYTE_BUCKETS
         )
-        self._in_flight: Tally[str] = Tally()
+        self._in_flight: Counter[str] = Counter()
         self._at_scrape = _AtScrape({f"rolemesh_{item.name}": item for item in scraped})
+        self.registry.register(self._told)
         self.registry.register(self._at_scrape)
         self.read_at_scrape("requests_in_flight", self._read_in_flight)
         self._about_the_process()
@@ -100,26 +104,26 @@ class Metrics:
         self._in_flight[alias] -= 1
         # An upstream may send any three digits, or more.
         code = str(status) if 100 <= status <= 599 else OTHER
-        self._requests[alias, code, outcome].inc()
-        self._durations[alias,].observe(duration_s)
+        self._requests[alias, code, outcome] += 1
+        self._durations[alias].observe(duration_s)
         if first_byte_s is not None:
-            self._first_bytes[alias,].observe(first_byte_s)
+            self._first_bytes[alias].observe(first_byte_s)
 
     def tokens(self, alias: str, kind: str, count: int) -> None:
         """`kind`: prompt or completion."""
         if count > 0:
-            self._tokens[alias, kind].inc(count)
+            self._tokens[alias, kind] += count
 
     def attempted(self, backend: str, result: str) -> None:
         """`backend`: alias/name or the node_id. `result`: ok, or a failure's word."""
-        self._attempts[backend, result].inc()
+        self._attempts[backend, result] += 1
 
     def cancelled(self, phase: str) -> None:
         """The client left; `phase` is what its request was doing."""
-        self._cancelled[phase,].inc()
+        self._cancelled[phase,] += 1
 
     def reloaded(self, success: bool) -> None:
-        self._reloads["success" if success else "failure",].inc()
+        self._reloads["success" if success else "failure",] += 1
 
     def read_at_scrape(self, name: str, read: Callable[[], Samples]) -> None:
         """`name` is one of SCRAPED's; `read` is called in the event loop, at each scrape. Families
@@ -128,18 +132,12 @@ class Metrics:
 
     async def render(self) -> bytes:
         """The whole text (CONTENT_TYPE). Thousands of lines are put together in a thread."""
+        self._told.gather()
         self._at_scrape.gather()
         return await asyncio.to_thread(prometheus_client.generate_latest, self.registry)
 
     def _read_in_flight(self) -> Samples:
         return [((alias,), count) for alias, count in self._in_flight.items()]
-
-    def _counter(self, name: str, text: str, labels: str) -> Counter:
-        return Counter(f"rolemesh_{name}_total", text, labels.split(), registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
-        name = f"rolemesh_{name}_seconds"
-        return Histogram(name, text, ["alias"], buckets=buckets, registry=self.registry)
 
     def _about_the_process(self) -> None:
         prometheus_client.ProcessCollector(registry=self.registry)
@@ -150,16 +148,42 @@ class Metrics:
         build.labels(__version__).set(1)
 
 
-class _Children(dict[tuple[str, ...], Family], Generic[Family]):
-    """A family's children by label values: one dict look-up instead of `labels()`."""
+@frozen(eq=False)
+class _Told(Collector):
+    """The tallies, and copies of them made in `gather` for `collect`, which runs in another
+    thread."""
 
-    def __init__(self, family: Family) -> None:
-        super().__init__()
-        self._labels: Callable[..., Family] = family.labels
+    counts: dict[tuple[str, str, str], Counts] = field(factory=dict)
+    histograms: dict[tuple[str, str], Histograms] = field(factory=dict)
+    now: list[Metric] = field(factory=list)
 
-    def __missing__(self, labels: tuple[str, ...]) -> Family:
-        child = self[labels] = self._labels(*labels)
-        return child
+    def count(self, name: str, text: str, labels: str) -> Counts:
+        made = self.counts[f"rolemesh_{name}", text, labels] = Counts()
+        return made
+
+    def measure(self, name: str, text: str, bounds: Sequence[float]) -> Histograms:
+        made = self.histograms[f"rolemesh_{name}_seconds", text] = Histograms(bounds)
+        return made
+
+    def gather(self) -> None:
+        self.now[:] = [*self._counters(), *self._measured()]
+
+    def collect(self) -> Iterable[Metric]:
+        return list(self.now)
+
+    def _counters(self) -> Iterator[Metric]:
+        for (name, text, labels), counts in self.counts.items():
+            family = CounterMetricFamily(name, text, labels=labels.split())
+            for values, count in counts.items():
+                family.add_metric(values, count)
+            yield family
+
+    def _measured(self) -> Iterator[Metric]:
+        for (name, text), histograms in self.histograms.items():
+            family = HistogramMetricFamily(name, text, labels=["alias"])
+            for alias, histogram in histograms.items():
+                family.add_metric([alias], list(histogram.buckets()), histogram.sum)
+            yield family
 
 
 @frozen(eq=False)

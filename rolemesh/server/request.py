@@ -6,8 +6,8 @@ shows nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -18,10 +18,12 @@ from rolemesh.errors import RequestError, RequestTooLarge
 from rolemesh.server.connection import ClientConnection
 from rolemesh.wire.http1 import CONTINUE
 
+T = TypeVar("T")
+
 
 class Request(Protocol):
     """`raw_path` is as sent, percent-encoded, without the query; `target` with it. `peer` is the
-    address of the connection's other end (None for a socket without one)."""
+    address of the connection's other end (None for a socket without one). `kept`: see `once`."""
 
     @property
     def method(self) -> str: ...
@@ -37,6 +39,9 @@ class Request(Protocol):
 
     @property
     def raw_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+
+    @property
+    def kept(self) -> dict[object, Any]: ...
 
     @property
     def peer(self) -> str | None: ...
@@ -55,12 +60,23 @@ class Request(Protocol):
         RequestTimeout, RequestError."""
 
 
+def once(request: Request, work_out: Callable[[Request], T]) -> T:
+    """What `work_out` makes of the request's head alone. It is kept for all requests with the very
+    same head, where the server knows them again; not when it raises."""
+    kept = request.kept
+    if work_out not in kept:
+        kept[work_out] = work_out(request)
+    value: T = kept[work_out]
+    return value
+
+
 class AiohttpRequest:
     """One that aiohttp parsed."""
 
-    __slots__ = ("_connection", "_request")
+    __slots__ = ("_connection", "_request", "kept")
 
     def __init__(self, request: web.BaseRequest, connection: ClientConnection) -> None:
+        self.kept: dict[object, Any] = {}
         self._request = request
         self._connection = connection
 

@@ -12,12 +12,18 @@ _STATUS_LINES = {
 }
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+MAX_LENGTH_DIGITS = 10
+_LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")  # as nearly everyone writes it
 
 
 def request_head(method: str, target: str, authority: str, headers: Pairs, length: int) -> bytes:
+    start = request_start(method, target, authority)
+    return b"%b%bContent-Length: %d\r\n\r\n" % (start, lines(headers), length)
+
+
+def request_start(method: str, target: str, authority: str) -> bytes:
     """`target` is ASCII without spaces or control characters."""
-    start = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")
-    return b"%b%bContent-Length: %d\r\n\r\n" % (start, _lines(headers), length)
+    return f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")
 
 
 def status_line(status: int) -> bytes:
@@ -25,14 +31,33 @@ def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
-def answer_head(status: int, headers: Pairs, framing: bytes) -> bytes:
-    """`framing`: whole header lines for length or transfer coding, and the connection."""
-    return b"%b%b%b\r\n" % (status_line(status), _lines(headers), framing)
+def answer_head(status: int, fields: bytes, framing: bytes) -> bytes:
+    """`fields` and `framing` (length or transfer coding, and the connection) are `lines`."""
+    return b"%b%b%b\r\n" % (status_line(status), fields, framing)
 
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _lines(headers: Pairs) -> bytes:
+def lines(headers: Pairs) -> bytes:
+    """Header lines, each with its end."""
     return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
+def apart_from_length(data: bytes, head_end: int) -> tuple[bytes, int]:
+    """A head without the value of its Content-Length, to know it again by, and that value; -1 where
+    it is not written in the ordinary way.
+
+    The same bytes without it are the same head: it stands behind the end of a line, so nothing else
+    in a head can look like it.
+    """
+    for name in _LENGTHS:
+        at = data.find(name, 0, head_end)
+        if at >= 0:
+            at += len(name)
+            end = data.find(b"\r\n", at, head_end + 2)
+            digits = data[at:end]
+            if end - at <= MAX_LENGTH_DIGITS and digits.isdigit():
+                return data[:at] + data[end:head_end], int(digits)
+    return data[:head_end], -1

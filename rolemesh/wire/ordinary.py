@@ -4,6 +4,9 @@ Pure: bytes in, a head or a verdict out. A shape is ordinary when there is one w
 a known POST path, HTTP/1.1, one Content-Length, no header twice, plain printable ASCII, and none of
 the headers that change how a request is read. Anything else is for the full parser, which is strict
 and answers in its own time; so a mistake here can only be to take too much, never to refuse.
+
+A client sends the same head again and again, but for the length of the body. So what was understood
+of a head is kept, found again by its very bytes, and shared by all requests that have it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,14 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rolemesh.wire.http1 import MAX_LENGTH_DIGITS, apart_from_length
 
 MAX_HEAD_BYTES = 8_190
 MAX_FIELDS = 64
-MAX_LENGTH_DIGITS = 10
+MAX_KEPT = 256
+MAX_KEPT_BYTES = 2_048  # a bigger head is looked at each time
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 # Control characters, a CR or LF that does not end a line, and all that is not ASCII.
@@ -28,61 +35,83 @@ class Verdict(enum.Enum):
 
 
 class OrdinaryHead:
-    """`fields` by lower-case name. `body_at`: where the body begins. `length`: of the body."""
+    """What a head says, all but Content-Length: `fields` by lower-case name, `raw_headers` in their
+    order and spelling. `kept` is for what readers work out of it, and holds for all who share it.
+    """
 
-    __slots__ = ("body_at", "fields", "length", "path", "raw_headers")
+    __slots__ = ("fields", "kept", "path", "raw_headers")
 
     def __init__(
-        self,
-        path: str,
-        raw_headers: list[tuple[bytes, bytes]],
-        fields: Mapping[bytes, bytes],
-        body_at: int,
+        self, path: str, raw_headers: tuple[tuple[bytes, bytes], ...], fields: Mapping[bytes, bytes]
     ) -> None:
         self.path = path
         self.raw_headers = raw_headers
         self.fields = fields
-        self.body_at = body_at
-        self.length = int(fields[b"content-length"])
+        self.kept: dict[object, Any] = {}
+
+
+# The head, where the body begins, and its length.
+Ordinary = tuple[OrdinaryHead, int, int]
 
 
 class Recogniser:
-    """Knows the paths that the lane serves."""
+    """Knows the paths that the lane serves, and the heads that it has seen."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = {f"POST {path} HTTP/1.1".encode(): path for path in paths}
         self._starts = tuple(line + b"\r" for line in self._paths)
+        self._seen: dict[bytes, OrdinaryHead] = {}
 
-    def look(self, data: bytes) -> OrdinaryHead | Verdict:
+    def look(self, data: bytes) -> Ordinary | Verdict:
         """`data` is what has come of a request, its body perhaps included."""
+        head_end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
+        if head_end < 0:
+            return self._look_at_start(data)
+        key, length = apart_from_length(data, head_end)
+        head = self._seen.get(key)
+        if head is not None and length >= 0:
+            return head, head_end + 4, length
         line_end = data.find(b"\r\n")
-        if line_end < 0:
-            could_be = any(start.startswith(data) for start in self._starts)
-            return Verdict.MORE if could_be else Verdict.ODD
         path = self._paths.get(data[:line_end])
         if path is None:
             return Verdict.ODD
-        head_end = data.find(b"\r\n\r\n", line_end, MAX_HEAD_BYTES)
-        if head_end < 0:
-            return Verdict.MORE if len(data) < MAX_HEAD_BYTES else Verdict.ODD
-        return self._head(path, data[line_end + 2 : head_end], head_end + 4)
+        parsed = _parse(path, data[line_end + 2 : head_end])
+        if parsed is None:
+            return Verdict.ODD
+        if length >= 0 and len(key) <= MAX_KEPT_BYTES:
+            if len(self._seen) >= MAX_KEPT:
+                self._seen.clear()
+            self._seen[key] = parsed[0]
+        return parsed[0], head_end + 4, parsed[1]
 
-    def _head(self, path: str, lines: bytes, body_at: int) -> OrdinaryHead | Verdict:
-        if _ODD_BYTES.search(lines):
-            return Verdict.ODD
-        raw_headers = []
-        fields = {}
-        for line in lines.split(b"\r\n"):
-            name, colon, value = line.partition(b":")
-            value = value.strip(b" \t")
-            lower = name.lower()
-            if not colon or not name or lower.translate(None, _TOKEN) or lower in fields:
-                return Verdict.ODD
-            fields[lower] = value
+    def _look_at_start(self, data: bytes) -> Verdict:
+        """Whether what has no end yet may become ordinary."""
+        line_end = data.find(b"\r\n")
+        if line_end < 0:
+            could_be = any(start.startswith(data) for start in self._starts)
+        else:
+            could_be = data[:line_end] in self._paths and len(data) < MAX_HEAD_BYTES
+        return Verdict.MORE if could_be else Verdict.ODD
+
+
+def _parse(path: str, lines: bytes) -> tuple[OrdinaryHead, int] | None:
+    if _ODD_BYTES.search(lines):
+        return None
+    raw_headers = []
+    fields = {}
+    for line in lines.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        value = value.strip(b" \t")
+        lower = name.lower()
+        if not colon or not name or lower.translate(None, _TOKEN) or lower in fields:
+            return None
+        fields[lower] = value
+        if lower != b"content-length":
             raw_headers.append((name, value))
-        if not _is_plain(fields):
-            return Verdict.ODD
-        return OrdinaryHead(path, raw_headers, fields, body_at)
+    if not _is_plain(fields):
+        return None
+    length = int(fields.pop(b"content-length"))
+    return OrdinaryHead(path, tuple(raw_headers), fields), length
 
 
 def _is_plain(fields: Mapping[bytes, bytes]) -> bool:

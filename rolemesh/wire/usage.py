@@ -10,19 +10,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from attrs import frozen
+import msgspec
 
 WINDOW_BYTES = 16 * 1024  # of either end
 _TRIES = 8  # the last usage may be cut in halves, or its like belong to a tool call's arguments
 
 _OPENING = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\{")
+# From the brace to its partner, with one level of objects below at most: usage has no more.
+_SHALLOW = re.compile(rb"""\{(?:[^{}"]++|"[^"\\]*+"|\{(?:[^{}"]++|"[^"\\]*+")*+\})*+\}""")
 _DECODER = json.JSONDecoder()
 _MOST = 2**53
 
 
-@frozen
-class Usage:
+class Usage(NamedTuple):
     """Numbers of tokens. None: not told."""
 
     prompt: int | None = None
@@ -61,8 +63,12 @@ def _objects(key: bytes, data: bytes) -> Iterator[dict[str, object]]:
         opening = _OPENING.match(data, at + len(key))
         if opening is None or data[at - 1 : at] == b"\\":
             continue  # null, or text
+        shallow = _SHALLOW.match(data, opening.end() - 1)
         try:
-            yield _DECODER.raw_decode(data[opening.end() - 1 :].decode(errors="replace"))[0]
+            if shallow is not None:
+                yield msgspec.json.decode(shallow[0])
+            else:
+                yield _DECODER.raw_decode(data[opening.end() - 1 :].decode(errors="replace"))[0]
         except (ValueError, RecursionError):
             continue  # cut off, or not JSON after all
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from rolemesh.errors import RequestTooLarge
 from rolemesh.server.downstream import ConnectionDownstream
@@ -23,6 +23,7 @@ class Received:
         body: bytes = b"",
     ) -> None:
         self.fields = fields
+        self.kept: dict[object, Any] = {}
         self.method = method
         self.raw_path = self.target = path
         self.version = (1, 1)
@@ -57,6 +58,7 @@ class Taken(RecordedDownstream):
 
 
 def inbound(received: Received | None = None, **params: str) -> Inbound:
-    made = Inbound(received or Received(), cast(ConnectionDownstream, Taken()), "request-1", 0.0)
+    downstream = cast(ConnectionDownstream, Taken())
+    made = Inbound(received or Received(), downstream, b"X-Request-ID", "request-1", 0.0)
     made.params = params
     return made

@@ -144,9 +144,9 @@ async def test_the_request_that_a_backend_gets(house: House) -> None:
         "Via: 1.1 nginx",
         "Content-Type: application/json",
         "Accept-Encoding: identity",
-        "X-Request-ID: request-1",
         via,
         "Authorization: Bearer s3cret",
+        "X-Request-ID: request-1",
         "Content-Length: 34",
     ]
     assert json.loads(house.pools.requests[0][2]) == {"model": "qwen3", "messages": []}

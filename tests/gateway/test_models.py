@@ -15,7 +15,8 @@ from rolemesh.core.types import Caller, Registration, ServedModel
 from rolemesh.errors import InvalidApiKey, LoopDetected, ModelNotAllowed, ModelNotFound
 from rolemesh.gateway.models import Availability, Models
 from rolemesh.gateway.probes import Prober
-from rolemesh.server.inbound import Answer, Inbound
+from rolemesh.server.inbound import Answer
+from rolemesh.server.request import Request
 from rolemesh.wire.url import parse_url
 from tests.gateway.configured import live
 from tests.gateway.received import Received, inbound
@@ -38,8 +39,8 @@ class House:
         truth = Availability(self.registry, health, prober)
         self.models = Models(lambda: self.live, truth, self._refuse_loop, lambda: RELOAD)
 
-    def _refuse_loop(self, made: Inbound) -> None:
-        if made.request.header("Via") == "1.1 me":
+    def _refuse_loop(self, request: Request) -> None:
+        if request.header("Via") == "1.1 me":
             raise LoopDetected("The request came back.")
 
     def node(self, node_id: str, age_s: float = 0.0, role: str = "reviewer") -> None:

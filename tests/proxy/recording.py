@@ -4,7 +4,6 @@ everything, and a clock that a test moves."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import cast
 
 from rolemesh.core.types import Flow, Timeouts
@@ -62,9 +61,14 @@ class RecordedDownstream:
         self.flow: Flow | None = None
         self.started = self.ended = self.was_cut = self.gone = False
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.fields = b""
         self.length: int | None = None
         self.pieces: list[bytes] = []
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        lines = (line.partition(b": ") for line in self.fields.split(b"\r\n")[:-1])
+        return [(name, value) for name, _, value in lines]
 
     @property
     def written(self) -> bytes:
@@ -75,12 +79,10 @@ class RecordedDownstream:
         if flow is not None and self.full:
             flow.pause()
 
-    def start(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], length: int | None
-    ) -> None:
+    def start(self, status: int, fields: bytes, length: int | None) -> None:
         assert not self.started
         self.started = True
-        self.status, self.headers, self.length = status, list(headers), length
+        self.status, self.fields, self.length = status, fields, length
 
     def write(self, data: bytes) -> None:
         assert self.started
@@ -115,7 +117,7 @@ class Play:
         return self
 
     def relay(self, splitter: EventSplitter | None = None, *, needs_done: bool = False) -> Play:
-        self.relayed = self.exchange.relay(self.downstream, [(b"A", b"b")], splitter, needs_done)
+        self.relayed = self.exchange.relay(self.downstream, b"A: b\r\n", splitter, needs_done)
         return self
 
     @property

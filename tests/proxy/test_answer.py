@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolemesh.proxy.answer import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM, Answer, Framing
+from rolemesh.proxy import answer as answer_module
+from rolemesh.proxy.answer import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_INTERIM,
+    MAX_KNOWN,
+    MAX_KNOWN_BYTES,
+    Answer,
+    Framing,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LENGTH = OK + b"Content-Length: 5\r\n\r\nhello"
@@ -30,11 +39,11 @@ def seen(answer: Answer) -> tuple[object, ...]:
         answer.flaw,
         answer.has_head,
         answer.complete,
-        answer.status,
-        answer.headers,
-        answer.framing,
+        answer.head.status,
+        answer.head.headers,
+        answer.head.framing,
         answer.length,
-        answer.content_type,
+        answer.head.content_type,
         answer.reusable,
         b"".join(answer.parts),
     )
@@ -85,7 +94,7 @@ def test_the_framing_is_read_from_the_head(
 ) -> None:
     answer = fed(stream)
     assert answer.flaw is None
-    assert (answer.framing, answer.length, answer.complete) == (framing, length, complete)
+    assert (answer.head.framing, answer.length, answer.complete) == (framing, length, complete)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +180,9 @@ def test_a_line_end_behind_the_end_is_forgiven() -> None:
 def test_interim_answers_are_skipped_headers_and_all() -> None:
     answer = fed(INTERIM)
     assert not answer.has_head
-    assert not answer.headers
+    assert not answer.head.headers
     answer.feed(memoryview(LENGTH))
-    assert answer.headers == [(b"Content-Length", b"5")]
+    assert not answer.head.headers
     assert answer.take() == b"hello"
 
 
@@ -212,7 +221,7 @@ def test_a_head_is_bounded_in_bytes_and_in_fields() -> None:
 
 
 def test_a_trailer_is_dropped_and_bounded() -> None:
-    assert fed(CHUNKED).headers == [(b"Transfer-Encoding", b"chunked")]
+    assert fed(CHUNKED).head.headers == [(b"Transfer-Encoding", b"chunked")]
     trailer = CHUNKED[: CHUNKED.index(b"A: b")] + b"A: "
     assert fed(trailer, *[b"b" * 16_384] * 3, b"\r\n\r\n").flaw is None
     assert fed(trailer, *[b"b" * 16_384] * 5).flaw == "its trailer is too large"
@@ -239,7 +248,7 @@ def test_a_long_body_is_no_long_head() -> None:
 def test_the_content_type_is_that_of_a_body_as_it_stands(
     fields: bytes, content_type: bytes
 ) -> None:
-    assert fed(OK + fields + b"Content-Length: 0\r\n\r\n").content_type == content_type
+    assert fed(OK + fields + b"Content-Length: 0\r\n\r\n").head.content_type == content_type
 
 
 @pytest.mark.parametrize(
@@ -284,10 +293,57 @@ def test_the_backend_may_say_how_long_it_keeps_a_connection(
     value: bytes, seconds: int | None
 ) -> None:
     stream = OK + b"Keep-Alive: " + value + b"\r\nContent-Length: 0\r\n\r\n"
-    assert fed(stream).keep_alive_s == seconds
+    assert fed(stream).head.keep_alive_s == seconds
 
 
 def test_what_was_taken_is_gone() -> None:
     answer = fed(OK + b"Content-Length: 10\r\n\r\nhello", b"wor")
     assert answer.take() == b"hellowor"
     assert answer.take() == b""
+
+
+@given(
+    st.binary(max_size=40),
+    st.lists(st.integers(1, 30), max_size=8),
+    st.sampled_from([b"", b"\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"x"]),
+    st.sampled_from([b"", b"Connection: close\r\n", b"Keep-Alive: timeout=3\r\n"]),
+)
+def test_a_known_head_is_read_as_it_was_at_first(
+    body: bytes, cuts: list[int], behind: bytes, field: bytes
+) -> None:
+    head = OK + field + b"Content-Type: text/plain; a=b\r\nContent-Length: %d\r\n\r\n"
+    stream = head % len(body) + body + behind
+    pieces = []
+    for size in cuts:
+        pieces.append(stream[:size])
+        stream = stream[size:]
+    pieces.append(stream)
+    answer_module._known.clear()
+    flaw, *parsed = seen(fed(*pieces))
+    fed(head % 3 + b"abc")
+    assert len(answer_module._known) == 1
+    again, *known = seen(fed(*pieces))
+    assert (bool(again), known) == (bool(flaw), parsed)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        INTERIM + LENGTH,
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+        LENGTH + b"more",
+        LENGTH[:-1],
+        OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        OK + b"A: " + b"b" * MAX_KNOWN_BYTES + b"\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_only_the_head_of_a_whole_plain_answer_is_remembered(stream: bytes) -> None:
+    answer_module._known.clear()
+    fed(stream)
+    assert not answer_module._known
+
+
+def test_only_so_many_heads_are_remembered() -> None:
+    for number in range(2 * MAX_KNOWN):
+        fed(OK + b"A: %d\r\nContent-Length: 0\r\n\r\n" % number)
+        assert len(answer_module._known) <= MAX_KNOWN

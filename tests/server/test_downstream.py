@@ -10,7 +10,7 @@ import pytest
 from rolemesh.core.types import Flow
 from rolemesh.server.downstream import ConnectionDownstream
 
-HEADERS = [(b"A", b"b")]
+FIELDS = b"A: b\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nA: b\r\n"
 
 
@@ -55,7 +55,7 @@ class Client:
         return re.sub(rb"Date: [^\r]+\r\n", b"", b"".join(self.sent.writes))
 
     def answer(self, length: int | None, *pieces: bytes, status: int = 200) -> bytes:
-        self.downstream.start(status, HEADERS, length)
+        self.downstream.start(status, FIELDS, length)
         for piece in pieces:
             self.downstream.write(piece)
         self.downstream.end()
@@ -127,7 +127,7 @@ def test_an_answer_without_a_body_has_no_framing(status: int, length: int | None
 
 def test_the_head_leaves_with_the_first_bytes_of_the_body() -> None:
     client = Client()
-    client.downstream.start(200, HEADERS, None)
+    client.downstream.start(200, FIELDS, None)
     assert client.downstream.started
     assert client.sent.writes == []
     client.downstream.write(b"x")
@@ -164,7 +164,7 @@ def test_an_answer_that_breaks_off_can_be_told_from_a_whole_one(
     old_client: bool, length: int | None, ended: str, begun: bool
 ) -> None:
     client = Client(old_client=old_client)
-    client.downstream.start(200, HEADERS, length)
+    client.downstream.start(200, FIELDS, length)
     if begun:
         client.downstream.write(b"x")
     client.downstream.cut()

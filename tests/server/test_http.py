@@ -130,7 +130,7 @@ async def test_head_is_answered_as_get_without_the_body(front: Front) -> None:
 
 async def test_an_old_client_is_answered_without_chunks_and_let_go(front: Front) -> None:
     async def streamed(inbound: Inbound) -> None:
-        inbound.downstream.start(200, [], None)
+        inbound.downstream.start(200, b"", None)
         inbound.downstream.write(b"all")
         inbound.downstream.end()
 
@@ -308,7 +308,7 @@ def streaming(error: RoleMeshError, *, events: bool) -> Handler:
     async def handler(inbound: Inbound) -> None:
         if events:
             inbound.splitter = EventSplitter()
-        inbound.downstream.start(200, [(b"A", b"b")], None)
+        inbound.downstream.start(200, b"A: b\r\n", None)
         inbound.downstream.write(b"data: 1\n\n")
         raise error
 
@@ -402,7 +402,7 @@ async def test_a_relay_is_told_when_its_client_is_full_and_when_it_reads(
     flow, reading, piece = Flowing(), asyncio.Event(), b"x" * 65_536
 
     async def handler(inbound: Inbound) -> None:
-        inbound.downstream.start(200, [], None)
+        inbound.downstream.start(200, b"", None)
         inbound.downstream.connect(flow)
         while not flow.paused.is_set():  # the sockets' own buffers take a few MiB
             inbound.downstream.write(piece)
@@ -460,7 +460,7 @@ async def test_requests_that_are_left_in_the_end_are_told_why(front: Front, path
 
     async def stream(inbound: Inbound) -> None:
         inbound.splitter = EventSplitter()
-        inbound.downstream.start(200, [], None)
+        inbound.downstream.start(200, b"", None)
         inbound.downstream.write(b"data: 1\n\n")
         streaming_one.set()
         await asyncio.Event().wait()

@@ -11,7 +11,9 @@ from rolemesh.wire.http1 import (
     CONTINUE,
     LAST_CHUNK,
     answer_head,
+    apart_from_length,
     chunk,
+    lines,
     request_head,
     status_line,
 )
@@ -81,7 +83,7 @@ def test_every_known_status_has_its_phrase() -> None:
 def test_an_answer_in_chunks_is_read_as_it_was_meant(pieces: list[bytes]) -> None:
     read = Read()
     parser = httptools.HttpResponseParser(read)
-    head = answer_head(418, HEADERS, b"Transfer-Encoding: chunked\r\n")
+    head = answer_head(418, lines(HEADERS), b"Transfer-Encoding: chunked\r\n")
     parser.feed_data(CONTINUE + head + b"".join(map(chunk, pieces)) + LAST_CHUNK)
     assert parser.get_status_code() == 418
     assert read.headers == [*HEADERS, (b"Transfer-Encoding", b"chunked")]
@@ -90,4 +92,22 @@ def test_an_answer_in_chunks_is_read_as_it_was_meant(pieces: list[bytes]) -> Non
 
 
 def test_an_answer_without_headers_is_a_line_and_a_blank_one() -> None:
-    assert answer_head(204, [], b"") == b"HTTP/1.1 204 No Content\r\n\r\n"
+    assert answer_head(204, b"", b"") == b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize("name", [b"Content-Length", b"content-length"])
+def test_heads_that_differ_in_their_length_alone_are_known_again(name: bytes) -> None:
+    def head(length: bytes, rest: bytes = b"\r\nA: b") -> tuple[bytes, int]:
+        data = b"HTTP/1.1 200 OK\r\n" + name + b": " + length + rest
+        return apart_from_length(data + b"\r\n\r\n12", len(data))
+
+    assert head(b"2")[0] == head(b"345")[0]
+    assert (head(b"2")[1], head(b"345")[1]) == (2, 345)
+    assert head(b"2")[0] != head(b"2", b"\r\nA: c")[0]
+    for odd in (b"", b"+2", b"2 ", b"2, 2", b"0x2", b"12345678901"):
+        assert head(odd)[1] == -1
+
+
+def test_a_head_without_a_length_is_known_by_all_of_it() -> None:
+    data = b"HTTP/1.1 200 OK\r\nX-Content-Length: 2\r\nCONTENT-LENGTH: 3\r\n\r\n"
+    assert apart_from_length(data, len(data) - 4) == (data[:-4], -1)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rolemesh.wire.ordinary import MAX_FIELDS, MAX_HEAD_BYTES, OrdinaryHead, Recogniser, Verdict
+from rolemesh.wire.ordinary import (
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    MAX_KEPT,
+    MAX_KEPT_BYTES,
+    Ordinary,
+    Recogniser,
+    Verdict,
+)
 
 PATH = "/v1/chat/completions"
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
@@ -15,18 +23,18 @@ FIELDS = b"Host: x\r\nContent-Length: 2\r\n"
 RECOGNISER = Recogniser((PATH, "/v1/completions"))
 
 
-def looked_at(*fields: bytes, line: bytes = LINE) -> OrdinaryHead | Verdict:
+def looked_at(*fields: bytes, line: bytes = LINE) -> Ordinary | Verdict:
     head = b"".join(field + b"\r\n" for field in (b"Host: x", b"Content-Length: 2", *fields))
     return RECOGNISER.look(line + head + b"\r\n{}")
 
 
 def test_an_ordinary_request_is_taken() -> None:
-    head = looked_at(b"Authorization:Bearer  k \t", b"Connection: Keep-Alive", b"X-Empty:")
-    assert isinstance(head, OrdinaryHead)
-    assert (head.path, head.length) == (PATH, 2)
-    assert head.raw_headers == [
+    ordinary = looked_at(b"Authorization:Bearer  k \t", b"Connection: Keep-Alive", b"X-Empty:")
+    assert isinstance(ordinary, tuple)
+    head, _, length = ordinary
+    assert (head.path, length) == (PATH, 2)
+    assert list(head.raw_headers) == [
         (b"Host", b"x"),
-        (b"Content-Length", b"2"),
         (b"Authorization", b"Bearer  k"),
         (b"Connection", b"Keep-Alive"),
         (b"X-Empty", b""),
@@ -36,16 +44,16 @@ def test_an_ordinary_request_is_taken() -> None:
 
 def test_the_body_begins_behind_the_blank_line() -> None:
     data = LINE + FIELDS + b"\r\n" + b"\r\n\r\n"
-    head = RECOGNISER.look(data)
-    assert isinstance(head, OrdinaryHead)
-    assert data[head.body_at :] == b"\r\n\r\n"
+    ordinary = RECOGNISER.look(data)
+    assert isinstance(ordinary, tuple)
+    assert data[ordinary[1] :] == b"\r\n\r\n"
 
 
 def test_a_request_that_is_not_whole_may_still_become_one() -> None:
     data = LINE + FIELDS + b"\r\n"
     for size in range(len(data)):
         assert RECOGNISER.look(data[:size]) is Verdict.MORE
-    assert isinstance(RECOGNISER.look(data), OrdinaryHead)
+    assert isinstance(RECOGNISER.look(data), tuple)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +112,9 @@ def test_another_line_is_odd_as_soon_as_it_can_be_told(data: bytes) -> None:
     ],
 )
 def test_a_field_that_could_be_read_in_two_ways_is_odd(field: bytes) -> None:
-    head = looked_at(field)
+    ordinary = looked_at(field)
     # A blank line ends the head, and the rest is its body.
-    assert head is Verdict.ODD or field == b"\r\n"
+    assert ordinary is Verdict.ODD or field == b"\r\n"
 
 
 @pytest.mark.parametrize(
@@ -164,14 +172,53 @@ PIECE = st.one_of(
 @example(FIELDS + b"\r\n{}")
 @example(b"Host: x\r\nContent-Length: 2\r\nA: b\tc \t\r\n\r\n{}")
 def test_what_is_taken_is_read_by_another_parser_in_the_same_way(rest: bytes) -> None:
-    head = RECOGNISER.look(LINE + rest)
-    if not isinstance(head, OrdinaryHead):
+    ordinary = RECOGNISER.look(LINE + rest)
+    if isinstance(ordinary, Verdict):
         return
+    head, body_at, length = ordinary
     read = Read()
     parser = httptools.HttpRequestParser(read)
-    data = (LINE + rest)[: head.body_at] + b"x" * head.length
+    data = (LINE + rest)[:body_at] + b"x" * length
     parser.feed_data(data)
     assert read.complete
-    assert read.body == b"x" * head.length
+    assert read.body == b"x" * length
     assert parser.should_keep_alive()
-    assert [(name, value.strip(b" \t")) for name, value in read.headers] == head.raw_headers
+    assert head.raw_headers == tuple(
+        (name, value.strip(b" \t"))
+        for name, value in read.headers
+        if name.lower() != b"content-length"
+    )
+
+
+def test_a_head_that_comes_again_is_known_whatever_its_length() -> None:
+    recogniser = Recogniser((PATH,))
+
+    def look(length: bytes, field: bytes = b"A: b") -> Ordinary | Verdict:
+        fields = (b"Host: x", b"Content-Length: " + length, field)
+        return recogniser.look(LINE + b"\r\n".join(fields) + b"\r\n\r\n{}")
+
+    first, again, other = look(b"2"), look(b"345"), look(b"2", b"A: c")
+    assert not isinstance(first, Verdict)
+    assert not isinstance(again, Verdict)
+    assert not isinstance(other, Verdict)
+    assert again[0] is first[0]
+    assert again[2] == 345
+    assert other[0] is not first[0]
+    for odd in (b"", b"+2", b"2, 2", b"00000000002"):
+        assert look(odd) is Verdict.ODD
+
+
+def test_only_so_many_heads_are_kept_and_no_big_ones() -> None:
+    recogniser = Recogniser((PATH,))
+
+    def kept(field: bytes) -> bool:
+        data = LINE + FIELDS + field + b"\r\n\r\n"
+        first, again = recogniser.look(data), recogniser.look(data)
+        assert not isinstance(first, Verdict)
+        assert not isinstance(again, Verdict)
+        return again[0] is first[0]
+
+    assert not kept(b"A: " + b"b" * MAX_KEPT_BYTES)
+    for number in range(2 * MAX_KEPT):
+        assert kept(b"A: %d" % number)
+    assert len(recogniser._seen) <= MAX_KEPT

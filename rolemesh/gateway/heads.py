@@ -1,0 +1,90 @@
+"""The heads that the request path writes: towards a backend, and of its answer towards the client.
+
+Used by `forward` alone. What follows from a backend, an alias or a head that comes again and again
+(server/request.Request.kept, proxy/answer.Head.kept) is put together once and kept there; what is
+left for each request are its id and its length.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from urllib.parse import quote
+
+from attrs import frozen
+
+from rolemesh.core.types import Backend
+from rolemesh.proxy.answer import Head
+from rolemesh.server.inbound import Inbound
+from rolemesh.wire.headers import answerable, forwardable
+from rolemesh.wire.http1 import lines, request_start
+
+_OURS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
+_STREAM = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
+
+
+@frozen
+class Fixed:
+    """What is always the same: how a head begins, and lines of ours. `dropped`: the names that no
+    line of another may have, in lower case."""
+
+    start: bytes
+    lines: bytes
+    dropped: frozenset[bytes]
+
+
+def towards_backend(
+    inbound: Inbound, backend: Backend, via: tuple[bytes, bytes], id_header: str, length: int
+) -> bytes:
+    """The head of the request that is sent on."""
+    request = inbound.request
+    fixed = _fixed(backend, request.target, via, id_header)
+    forwarded = request.kept.get(fixed.dropped)
+    if forwarded is None:
+        forwarded = lines(forwardable(request.raw_headers, fixed.dropped))
+        request.kept[fixed.dropped] = forwarded
+    return b"%b%b%b%bContent-Length: %d\r\n\r\n" % (
+        fixed.start, forwarded, fixed.lines, inbound.id_line, length
+    )  # fmt: skip
+
+
+def towards_client(inbound: Inbound, head: Head, fixed: Fixed) -> bytes:
+    """The header lines of the answer. `fixed`: of `answered`."""
+    passed = head.kept.get(fixed.dropped)
+    if passed is None:
+        passed = head.kept[fixed.dropped] = lines(answerable(head.headers, fixed.dropped))
+    return b"%b%b%b" % (passed, inbound.id_line, fixed.lines)
+
+
+@lru_cache(maxsize=4096)
+def answered(alias: str, backend: Backend, model: str, id_header: str, *, streams: bool) -> Fixed:
+    """Who answered, and what an event stream needs besides."""
+    kind = b"X-RoleMesh-Backend" if backend.node_id is None else b"X-RoleMesh-Node"
+    named = (
+        (b"X-RoleMesh-Alias", _ascii(alias)),
+        (kind, _ascii(backend.name)),
+        (b"X-RoleMesh-Model", _ascii(model)),
+    )
+    if streams:
+        return Fixed(b"", lines((*named, *_STREAM)), _names(id_header, "Cache-Control"))
+    return Fixed(b"", lines(named), _names(id_header))
+
+
+@lru_cache(maxsize=4096)
+def _fixed(backend: Backend, target: str, via: tuple[bytes, bytes], id_header: str) -> Fixed:
+    start = request_start("POST", backend.url.prefix + target, backend.url.authority)
+    headers = [*_OURS, via]
+    dropped = _names("Content-Type", "Accept-Encoding", id_header)
+    if backend.auth is not None:
+        name, value = backend.auth
+        headers.append((name.encode(), value.encode()))
+        dropped |= _names(name)
+    return Fixed(start, lines(headers), dropped)
+
+
+def _names(*names: str) -> frozenset[bytes]:
+    return frozenset(name.lower().encode() for name in names)
+
+
+def _ascii(text: str) -> bytes:
+    """Header values are ASCII; other characters are percent-encoded."""
+    return (text if text.isascii() and text.isprintable() else quote(text, safe="/: ")).encode()
