@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+from attrs import evolve
 
 from benchmarks import descriptors, suites
 from benchmarks.figures import Sample, void
 from benchmarks.gateways import GATEWAYS, Gateway
 from benchmarks.machine import machine
+from benchmarks.plots import DIRECTORY, plots
 from benchmarks.record import Run, WorkDone, as_json, from_json
 from benchmarks.report import page
 from benchmarks.runner import run
@@ -29,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     not there, or the machine does not allow that many connections."""
     options = _options(argv)
     if options.source is not None:
-        return _write(from_json(options.source.read_bytes()), options.out)
+        return _write(from_json(options.source.read_bytes()), options)
     asked = [each for each in GATEWAYS if _is_asked(each, options)]
     present = [each for each in asked if each.version() is not None]
     absent = {each.name: each.install for each in asked if each not in present}
@@ -43,11 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 2
+    began_at = time.monotonic()
     samples = run(present, works, options.rounds, _tell)
     done = _record(options, present, absent, works, samples)
+    done = evolve(done, took_s=time.monotonic() - began_at)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "performance.json").write_bytes(as_json(done))
-    return _write(done, options.out)
+    return _write(done, options)
 
 
 def _is_asked(gateway: Gateway, options: argparse.Namespace) -> bool:
@@ -88,15 +94,19 @@ def _record(
     )
 
 
-def _write(done: Run, out: Path) -> int:
+def _write(done: Run, options: argparse.Namespace) -> int:
     spoilt = void(done.samples, done.may_fail)
     for each in spoilt:
         print(f"void: {each.gateway}, {each.workload}: {each.why_void}", file=sys.stderr)
     if spoilt:
         return 1
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "performance.md").write_text(page(done))
-    print(f"\n{tables(done)}\n\nwritten: {out / 'performance.md'}")
+    out: Path = options.out
+    (out / DIRECTORY).mkdir(parents=True, exist_ok=True)
+    sections = [each.read_text() for each in options.section or ()]
+    written = {"performance.md": page(done, sections), **plots(done)}
+    for name, text in written.items():
+        (out / name).write_text(text)
+    print(f"\n{tables(done)}\n\nwritten below {out}: {', '.join(written)}")
     return 0
 
 
@@ -122,6 +132,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--command", default="make bench", help="named on the page")
     parser.add_argument("--from", dest="source", type=Path, help="a performance.json: no new run")
+    parser.add_argument(
+        "--section", action="append", type=Path, help="Markdown for the page; repeats"
+    )
     return parser.parse_args(argv)
 
 

@@ -31,6 +31,7 @@ class Run:
     works: tuple[WorkDone, ...]
     samples: tuple[Sample, ...]
     may_fail: tuple[str, ...] = ()
+    took_s: float = 0.0
 
     @property
     def gateways(self) -> tuple[str, ...]:
