@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -44,8 +44,11 @@ def counted(directory: Path, *, fast_lane: bool) -> Calls:
     upstream = Upstream(directory)
     port = free_port()
     try:
-        with _gateway(directory, port, upstream.port, fast_lane) as process:
-            asker = _Asker(process, HTTPConnection("127.0.0.1", port, timeout=START_S))
+        with (
+            _gateway(directory, port, upstream.port, fast_lane) as process,
+            closing(HTTPConnection("127.0.0.1", port, timeout=START_S)) as connection,
+        ):
+            asker = _Asker(process, connection)
             asker.ask(_WHOLE, WARM_UP)
             asker.ask(_LONG, 1)
             request = asker.calls(_WHOLE, ASKED)
