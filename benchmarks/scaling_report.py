@@ -1,0 +1,141 @@
+"""What a run of `scaling` came to: as JSON for programs, as tables for people.
+
+Pure: a `Scaling` in, text out. Ratios are taken within a round, as in `figures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from attrs import evolve, frozen
+
+from benchmarks.figures import Figure, Sample, figure, over_rounds, ratio
+from benchmarks.fleet import Heard
+from benchmarks.visitor import Page
+
+ONE_BY_ONE = "one_by_one"
+_ONE_BY_ONE = "One client, one request after the other, each for the next alias"
+MIB = 2**20
+
+
+@frozen
+class Rest:
+    """A gateway of one size, in one round. `start_cpu_s`: until it listens; `register_cpu_s`: until
+    all nodes are there; `rest_cpu_s`: in `rest_s` with nothing but heartbeats."""
+
+    size: str
+    round: int
+    start_s: float
+    start_cpu_s: float
+    register_cpu_s: float
+    pss_bytes: int
+    rest_s: float
+    rest_cpu_s: float
+    heard: Heard
+    pages: tuple[Page, ...]
+
+    @property
+    def share(self) -> float:
+        """Of one core."""
+        return self.rest_cpu_s / self.rest_s
+
+
+@frozen
+class Scaling:
+    """A run. `samples` are as in performance.json, their `gateway` being a size."""
+
+    at: str
+    rounds: int
+    small: str
+    big: str
+    titles: dict[str, str]
+    samples: tuple[Sample, ...]
+    rests: tuple[Rest, ...]
+
+    @property
+    def net(self) -> list[Sample]:
+        """Without what the gateway would have used meanwhile had no request come."""
+        shares = {(each.size, each.round): each.share for each in self.rests}
+        return [_net(each, shares[each.gateway, each.round]) for each in self.samples]
+
+
+def as_json(done: Scaling) -> bytes:
+    """One sample a line: two runs can be compared by eye."""
+    fields = msgspec.to_builtins(done)
+    samples, rests = (
+        b",\n".join(map(msgspec.json.encode, fields.pop(name))) for name in ("samples", "rests")
+    )
+    head = msgspec.json.encode(fields)[:-1]
+    return b'%b,"samples":[\n%b\n],"rests":[\n%b\n]}\n' % (head, samples, rests)
+
+
+def tables(done: Scaling) -> str:
+    return "\n\n".join([_requests(done), _rest(done), *_pages(done)])
+
+
+def _requests(done: Scaling) -> str:
+    lines = [
+        f"| CPU per request | {done.small} | {done.big} | with heartbeats | times {done.small} |",
+        "|---|---|---|---|---|",
+    ]
+    net = done.net
+    for name, title in {**done.titles, ONE_BY_ONE: _ONE_BY_ONE}.items():
+        small, big, raw = (
+            over_rounds(samples, size, name, lambda each: each.cpu_us)
+            for samples, size in ((net, done.small), (net, done.big), (done.samples, done.big))
+        )
+        times = ratio(net, done.big, done.small, name)
+        lines.append(
+            f"| {title} | {_shown(small, 1)} µs | {_shown(big, 1)} µs | {raw.median:.1f} µs"
+            f" | {_shown(times, 2)} |"
+        )
+    return "\n".join(lines)
+
+
+def _rest(done: Scaling) -> str:
+    rows: tuple[tuple[str, Callable[[Rest], float], int], ...] = (
+        ("heartbeats and all that recurs, % of a core", lambda each: each.share * 100, 2),
+        ("memory (PSS), MiB", lambda each: each.pss_bytes / MIB, 1),
+        ("until it listens, s", lambda each: each.start_s, 2),
+        ("CPU until it listens, s", lambda each: each.start_cpu_s, 2),
+        ("CPU until all nodes are registered, s", lambda each: each.register_cpu_s, 2),
+    )
+    lines = [f"| at rest | {done.small} | {done.big} |", "|---|---|---|"]
+    for title, value, digits in rows:
+        small, big = (
+            _shown(_of(done.rests, size, value), digits) for size in (done.small, done.big)
+        )
+        lines.append(f"| {title} | {small} | {big} |")
+    return "\n".join(lines)
+
+
+def _pages(done: Scaling) -> list[str]:
+    if not any(each.pages for each in done.rests):
+        return []
+    lines = [
+        f"| {done.big}, probes included | KiB | CPU, ms | took, ms | another client waited, ms |",
+        "|---|---|---|---|---|",
+    ]
+    big = [each for each in done.rests if each.size == done.big]
+    for pages in zip(*(each.pages for each in big), strict=True):
+        cpu = figure(page.cpu_s * 1000 for page in pages)
+        took = figure(page.took_s * 1000 for page in pages)
+        waited = figure(page.waited_s * 1000 for page in pages)
+        lines.append(
+            f"| GET {pages[0].path} | {pages[0].bytes / 1024:,.0f} | {_shown(cpu, 1)}"
+            f" | {_shown(took, 0)} | {_shown(waited, 1)} |"
+        )
+    return ["\n".join(lines)]
+
+
+def _of(rests: Sequence[Rest], size: str, value: Callable[[Rest], float]) -> Figure:
+    return figure(value(each) for each in rests if each.size == size)
+
+
+def _net(sample: Sample, share: float) -> Sample:
+    return evolve(sample, cpu_s=sample.cpu_s - share * sample.outcome.elapsed_s)
+
+
+def _shown(value: Figure, digits: int) -> str:
+    return f"{value.median:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"

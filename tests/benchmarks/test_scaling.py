@@ -1,0 +1,88 @@
+"""Clusters of two sizes side by side: that it is measured, not what comes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scaling
+from benchmarks.cluster import BIG, SMALL, Size, address, beat, node_id, registration
+from benchmarks.figures import Sample
+from benchmarks.fleet import Heard
+from benchmarks.job import Outcome
+from benchmarks.scaling_report import ONE_BY_ONE, Rest, Scaling, tables
+from benchmarks.script import MODEL
+from benchmarks.visitor import PAGES
+from rolemesh.wire.registration import parse_heartbeat, parse_register
+
+
+def test_a_run_measures_both_sizes_and_writes_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scaling.main(["--tiny", "--rounds", "1", "--out", str(tmp_path)]) == 0
+    run = json.loads((tmp_path / "scaling.json").read_text())
+    assert (run["small"], run["big"]) == ("1x1", "20x10")
+    seen = {(each["gateway"], each["workload"]): each for each in run["samples"]}
+    assert set(seen) == {
+        (size, work) for size in ("1x1", "20x10") for work in ("requests", ONE_BY_ONE)
+    }
+    assert all(each["outcome"]["failed"] == 0 and each["cpu_s"] > 0 for each in seen.values())
+    small, big = run["rests"]
+    assert big["pss_bytes"] > 0
+    assert small["heard"]["failed"] == big["heard"]["failed"] == 0
+    assert [each["path"] for each in big["pages"]] == list(PAGES)
+    assert all(each["waited_s"] > 0 for each in big["pages"])
+    assert "| GET /metrics |" in capsys.readouterr().out
+
+
+def test_every_alias_has_a_node_and_every_node_serves_the_first() -> None:
+    told = [parse_register(registration(BIG, node, 18_000)) for node in range(BIG.nodes)]
+    roles = [[role for model in each.served_models for role in model.roles] for each in told]
+    assert {role for each in roles for role in each} == set(BIG.models)
+    assert all(each[0] == MODEL for each in roles)
+    assert len({each.url for each in told}) == len({each.node_id for each in told}) == BIG.nodes
+    assert {len(name) for name in BIG.models} == {len(MODEL)}
+
+
+def test_a_heartbeat_tells_of_models_and_devices_and_differs_from_the_one_before() -> None:
+    first, second = (parse_heartbeat(beat(SMALL, 0, number)) for number in range(2))
+    assert first.node_id == second.node_id == node_id(0)
+    assert first.metrics is not None
+    assert len(first.metrics["devices"]) == 2
+    assert first.metrics != second.metrics
+    assert first.served_models != second.served_models
+
+
+def test_every_node_has_an_address_of_its_own() -> None:
+    assert (address(0), address(249), address(250)) == ("127.1.0.1", "127.1.0.250", "127.1.1.1")
+
+
+def test_what_heartbeats_cost_meanwhile_is_no_cost_of_requests() -> None:
+    sizes = Size(1, 1).name, Size(1000, 500).name
+    run = Scaling(
+        at="2026-01-01",
+        rounds=1,
+        small=sizes[0],
+        big=sizes[1],
+        titles={"requests": "Requests"},
+        samples=tuple(
+            _sample(size, work, cpu_s)
+            for size, cpu_s in zip(sizes, (0.1, 0.2), strict=True)
+            for work in ("requests", ONE_BY_ONE)
+        ),
+        rests=(_rest(sizes[0], 0.0), _rest(sizes[1], 0.45)),
+    )
+    assert [round(each.cpu_s, 6) for each in run.net] == [0.1, 0.1, 0.11, 0.11]
+    row = "| Requests | 1000.0 (1000.0 to 1000.0) µs | 1100.0 (1100.0 to 1100.0) µs | 2000.0 µs"
+    assert f"{row} | 1.10 (1.10 to 1.10) |" in tables(run)
+
+
+def _sample(size: str, work: str, cpu_s: float) -> Sample:
+    outcome = Outcome(100, 0, 0, (), elapsed_s=2.0, cpu_s=0.1)
+    return Sample(size, work, 0, 100, cpu_s, 0.0, 0, None, outcome)
+
+
+def _rest(size: str, cpu_s: float) -> Rest:
+    return Rest(size, 0, 0.3, 0.3, 0.1, 2**25, 10.0, cpu_s, Heard(), ())
