@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from attrs import evolve, frozen
 
-from benchmarks.gateways import Gateway, Launch
+from benchmarks.gateways import Gateway
 from benchmarks.job import Job
 from benchmarks.meaning import says_as_expected
 from benchmarks.process import Process, free_port, pss_bytes
@@ -29,9 +29,9 @@ _FIRST = (Script(answer_bytes=920), Script(answer_bytes=230, events=3, gap_ms=1)
 class Life:
     process: Process
     port: int
-    pss_base_bytes: int
     headers: tuple[tuple[str, str], ...]
     rewrites: bool
+    pss_base_bytes: int = 0
 
     def job(self, workload: Workload) -> Job:
         return evolve(workload.at(self.port, self.headers), rewritten=self.rewrites)
@@ -44,29 +44,26 @@ def life(gateway: Gateway, upstream_port: int, place: Path) -> Iterator[Life]:
     launch = gateway.prepare(place, port, upstream_port)
     with Process(launch.argv, place / "log", launch.env) as process:
         process.wait_for_port(port, launch.start_s)
-        headers = (*gateway.headers, *launch.headers)
+        alive = Life(process, port, (*gateway.headers, *launch.headers), launch.rewrites)
         try:
-            _first_requests(gateway, launch, port, headers)
+            with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                _first_requests(alive, connection)
         except (OSError, HTTPException) as error:
             raise RuntimeError(f"{gateway.name}, first requests: {error!r}") from error
-        yield Life(process, port, pss_bytes(process.pids), headers, launch.rewrites)
+        yield evolve(alive, pss_base_bytes=pss_bytes(process.pids))
 
 
-def _first_requests(
-    gateway: Gateway, launch: Launch, port: int, headers: tuple[tuple[str, str], ...]
-) -> None:
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    given = {"Content-Type": "application/json", **dict(headers)}
+def _first_requests(alive: Life, connection: HTTPConnection) -> None:
+    headers = {"Content-Type": "application/json", **dict(alive.headers)}
     ready_until = time.monotonic() + READY_S
     for script in _FIRST:
-        status, body = _asked(connection, script, given)
+        status, body = _asked(connection, script, headers)
         # Some listen before they have found their backend.
         while status == HTTPStatus.SERVICE_UNAVAILABLE and time.monotonic() < ready_until:
             time.sleep(0.02)
-            status, body = _asked(connection, script, given)
-        if status != HTTPStatus.OK or not _is_as_expected(body, script, launch.rewrites):
-            raise RuntimeError(f"{gateway.name} answered {status} and not as expected")
-    connection.close()
+            status, body = _asked(connection, script, headers)
+        if status != HTTPStatus.OK or not _is_as_expected(body, script, alive.rewrites):
+            raise RuntimeError(f"a first request was answered {status}, and not as expected")
 
 
 def _asked(
