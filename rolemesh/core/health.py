@@ -97,6 +97,7 @@ _NO_CONNECTION = frozenset(
     }
 )
 _REACHABLE = frozenset({200, 404, 405})
+_NONE: frozenset[str] = frozenset()
 
 
 @frozen
@@ -155,21 +156,22 @@ class Health:
 
     def attempt_failed(self, label: str, now: float) -> None:
         """No connection could be made, or one was lost before its answer."""
-        self._failed_at[label] = now
+        self._failed_at.pop(label, None)
+        self._failed_at[label] = now  # the latest comes last
 
     def attempt_worked(self, label: str) -> None:
         if self._failed_at:
             self._failed_at.pop(label, None)
 
-    def recently_failed(self, label: str, now: float) -> bool:
-        """Within the last 2 s: such a candidate is tried last, and never dropped."""
-        failed_at = self._failed_at.get(label)
-        if failed_at is None:
-            return False
-        if now - failed_at < FAILED_FOR_S:
-            return True
-        del self._failed_at[label]
-        return False
+    def failing(self, now: float) -> frozenset[str]:
+        """Which failed within the last 2 s: such a candidate is tried last, and never dropped."""
+        failed_at = self._failed_at
+        while failed_at:
+            label, at = next(iter(failed_at.items()))
+            if now - at < FAILED_FOR_S:
+                return frozenset(failed_at)
+            del failed_at[label]
+        return _NONE
 
     def failed_since(self, label: str, at: float) -> bool:
         """Whether an attempt failed after `at`: what a probe saw then is no longer true."""
@@ -177,7 +179,7 @@ class Health:
 
     @property
     def spotless(self) -> bool:
-        """No failure is remembered at all: the ordinary case, which routing need not look into."""
+        """No failure is remembered at all."""
         return not self._failed_at
 
     def keep(self, labels: Container[str]) -> None:

@@ -52,6 +52,7 @@ class Registry:
         self._drains: set[str] = set()
         self._nodes_of: dict[str, dict[str, None]] = {}  # role -> node_ids, in order
         self._serving: dict[str, Serving] = {}
+        self._none_older = math.inf  # no lease was renewed before this instant
 
     def retime(self, stale_after_s: float, forget_after_s: float) -> None:
         """Other times after a reload."""
@@ -196,6 +197,7 @@ class Registry:
     def _put(self, lease: Lease, now: float) -> Lease:
         old = self._leases.get(lease.node_id)
         self._leases[lease.node_id] = lease
+        self._none_older = min(self._none_older, lease.renewed_at)
         if old is None or old.by_role.keys() != lease.by_role.keys():
             self._unindex(old)
             for role in lease.by_role:
@@ -236,9 +238,14 @@ class Registry:
             self._serving.pop(role, None)
 
     def _forget(self, now: float) -> None:
+        """Looks at all leases only when one of them may be due: not for every heartbeat."""
         since = now - self.forget_after_s
+        if self._none_older >= since:
+            return
         for lease in [lease for lease in self._leases.values() if lease.renewed_at < since]:
             self._drop(lease)
+        renewals = (lease.renewed_at for lease in self._leases.values())
+        self._none_older = min(renewals, default=math.inf)
 
     def _serving_now(self, role: str, now: float) -> Serving:
         ranked: list[tuple[int, Candidate]] = []

@@ -7,7 +7,8 @@ asks, because no request that is served needs it. Reads the registry and health;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from itertools import chain
 
 import msgspec
 from attrs import frozen
@@ -38,7 +39,7 @@ class Plan:
     """`candidates` in the order in which to try them. `reasons` is filled by `plan` only when there
     is no candidate, and by `availability` always."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: Collection[Candidate]
     reasons: tuple[Exclusion, ...] = ()
 
 
@@ -91,22 +92,17 @@ def plan(
     chance: Callable[[int], int],
 ) -> Plan:
     """`turn` counts the alias's requests; `chance(n)` is random.randrange or its like."""
+    failing = health.failing(now)
     if alias.role is None:
-        candidates: Sequence[Candidate] = alias.backends
-        if alias.strategy is not Strategy.PRIORITY:
-            candidates = order(alias.strategy, candidates, turn, chance)
-    else:
-        serving = registry.serving(alias.role, now)
-        if alias.prefer_ready:
-            candidates = order(alias.strategy, serving.ready, turn, chance)
-            candidates += order(alias.strategy, serving.unready, turn, chance)
-        else:
-            candidates = order(alias.strategy, serving.candidates, turn, chance)
-        if not candidates:
-            return Plan((), exclusions(alias, registry, now))
-    if health.spotless:
-        return Plan(tuple(candidates))
-    return Plan(_failed_last(candidates, health, now))
+        return _planned(order(alias.strategy, alias.backends, turn, chance), (), failing)
+    serving = registry.serving(alias.role, now)
+    if not serving.candidates:
+        return Plan((), exclusions(alias, registry, now))
+    if not alias.prefer_ready:
+        return _planned(order(alias.strategy, serving.candidates, turn, chance), (), failing)
+    first = order(alias.strategy, serving.ready, turn, chance)
+    then = order(alias.strategy, serving.unready, turn, chance)
+    return _planned(first, then, failing)
 
 
 def model_to_send(alias: Alias, candidate: Candidate, requested: str | None) -> str:
@@ -163,15 +159,42 @@ def summary(alias: Alias, reasons: Sequence[Exclusion]) -> Exclusion:
     return Exclusion(alias.name, reason, detail, max(instants, default=None))
 
 
-def _failed_last(
-    candidates: Sequence[Candidate], health: Health, now: float
-) -> tuple[Candidate, ...]:
-    first: list[Candidate] = []
-    last: list[Candidate] = []
-    for candidate in candidates:
-        failed = health.recently_failed(candidate.backend.label, now)
-        (last if failed else first).append(candidate)
-    return (*first, *last)
+class _InTurn(Collection[Candidate]):
+    """`first`, `then`, and at the end those of both that failed a moment ago. Found as it is read:
+    a request that is served at once looks at one of 500."""
+
+    __slots__ = ("_failing", "_first", "_then")
+
+    def __init__(
+        self,
+        first: Collection[Candidate],
+        then: Collection[Candidate],
+        failing: Container[str],
+    ) -> None:
+        self._first = first
+        self._then = then
+        self._failing = failing
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._then)
+
+    def __contains__(self, candidate: object) -> bool:
+        return candidate in self._first or candidate in self._then
+
+    def __iter__(self) -> Iterator[Candidate]:
+        last: list[Candidate] = []
+        for candidate in chain(self._first, self._then):
+            if candidate.backend.label in self._failing:
+                last.append(candidate)
+            else:
+                yield candidate
+        yield from last
+
+
+def _planned(
+    first: Collection[Candidate], then: Collection[Candidate], failing: Collection[str]
+) -> Plan:
+    return Plan(_InTurn(first, then, failing) if then or failing else first)
 
 
 def _lease_exclusions(

@@ -90,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._pool.unanswered += 1
+        self._pool.begun(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _buffer
@@ -120,4 +120,4 @@ class Connection(asyncio.BufferedProtocol):
 
     def _wait_no_more(self) -> None:
         self._answered = True
-        self._pool.unanswered -= 1
+        self._pool.answered(self)

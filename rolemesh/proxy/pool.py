@@ -21,21 +21,23 @@ from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.proxy.names import Names
 
 SWEEP_S = 0.25
+# A new connection that has waited so long for its first byte may be waiting for a thread.
+UNANSWERED_S = 0.1
 
 
 class Pool:
     """The idle connections to one place.
 
-    `unanswered` counts new connections that have not had a byte yet. While there are any, none is
-    kept: a server of few threads (llama-server) gives each to an idle connection, and lets the new
-    one wait until that is closed. Over TLS it is kept all the same: what speaks TLS has threads
+    While a new connection has waited for its first byte for UNANSWERED_S, none is kept idle: a
+    server of few threads (llama-server) gives one to each idle connection, and lets the new one
+    wait until that is closed. Over TLS they are kept all the same: what speaks TLS has threads
     enough, and a handshake costs more than a wait.
     """
 
     def __init__(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
         self.place = place
-        self.unanswered = 0
         self._loop = loop
+        self._unanswered: dict[Connection, float] = {}  # since when, the oldest first
         self._idle: list[Connection] = []
 
     def __len__(self) -> int:
@@ -51,17 +53,28 @@ class Pool:
         return None
 
     def keep(self, connection: Connection, idle_s: float) -> None:
-        if self.unanswered and not self.place.tls:
+        now = self._loop.time()
+        if self._is_short_of_threads(now):
             connection.abort()
             return
-        connection.idle_until = self._loop.time() + idle_s
+        connection.idle_until = now + idle_s
         self._idle.append(connection)
+
+    def begun(self, connection: Connection) -> None:
+        """A new one, that no byte has come on."""
+        self._unanswered[connection] = self._loop.time()
+
+    def answered(self, connection: Connection) -> None:
+        """Its first byte has come, or none ever will."""
+        del self._unanswered[connection]
 
     def lost(self, connection: Connection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
 
     def sweep(self, now: float) -> None:
+        if self._is_short_of_threads(now):
+            self.close()
         for connection in [each for each in self._idle if each.idle_until <= now]:
             self._idle.remove(connection)
             connection.abort()
@@ -70,6 +83,11 @@ class Pool:
         for connection in self._idle[:]:
             connection.abort()
         self._idle.clear()
+
+    def _is_short_of_threads(self, now: float) -> bool:
+        if self.place.tls or not self._unanswered:
+            return False
+        return now - next(iter(self._unanswered.values())) > UNANSWERED_S
 
 
 class Pools:

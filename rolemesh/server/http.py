@@ -65,9 +65,8 @@ class HttpServer:
         self._lane = Lane(self, lane_paths)
         self.fast_lane = True
         self.draining = False
-        self._requests: dict[Inbound, asyncio.Task[object]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._requests: dict[Inbound, asyncio.Task[object] | None] = {}
+        self._idle: asyncio.Future[None] | None = None  # what a drain waits for
         prefix = secrets.token_hex(6)
         self._ids = (f"{prefix}-{number:x}" for number in itertools.count(1))
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -87,14 +86,17 @@ class HttpServer:
         self.draining = True
         self.connections.close_idle()
         self._lane.close_idle()
-        await self._idle.wait()
+        if self._requests:
+            self._idle = self._loop.create_future()
+            await self._idle
 
     async def end_requests(self, error: RoleMeshError) -> None:
         """Those that are left end now, with this error."""
-        tasks = list(self._requests.values())
+        tasks = [task for task in self._requests.values() if task is not None]
         for inbound, task in list(self._requests.items()):
             inbound.interrupted = error
-            task.cancel()
+            if task is not None:
+                task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
@@ -154,24 +156,7 @@ class HttpServer:
     async def serve(self, inbound: Inbound, refusal: RequestError | None = None) -> None:
         """Answer a request, whoever received it. Runs in a task of its own, which is cancelled when
         the client leaves."""
-        task = asyncio.current_task(self._loop)
-        if task is not None:
-            self._requests[inbound] = task
-            self._idle.clear()
-        try:
-            await self._answer(inbound, refusal)
-        except asyncio.CancelledError:
-            if inbound.interrupted is None or inbound.downstream.gone:
-                inbound.line.outcome = "client_abort"
-                raise
-            self._write_error(inbound, inbound.interrupted)
-        finally:
-            self._requests.pop(inbound, None)
-            if not self._requests:
-                self._idle.set()
-            self._settle(inbound)
-
-    async def _answer(self, inbound: Inbound, refusal: RequestError | None) -> None:
+        self._requests[inbound] = asyncio.current_task(self._loop)
         try:
             if refusal is not None:
                 raise refusal
@@ -183,11 +168,21 @@ class HttpServer:
                 self._write(inbound, answer)
         except RoleMeshError as error:
             self._write_error(inbound, error)
+        except asyncio.CancelledError:
+            if inbound.interrupted is None or inbound.downstream.gone:
+                inbound.line.outcome = "client_abort"
+                raise
+            self._write_error(inbound, inbound.interrupted)
         except ConnectionError:
             raise
         except Exception:  # the border of a request: whatever it was, the client gets an answer
             log.exception("request %s failed", inbound.request_id)
             self._write_error(inbound, RoleMeshError("The server failed; its log has more."))
+        finally:
+            del self._requests[inbound]
+            if self._idle is not None and not self._requests and not self._idle.done():
+                self._idle.set_result(None)
+            self._settle(inbound)
 
     # Answers and errors
 

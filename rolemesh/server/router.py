@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from rolemesh.errors import MethodNotAllowed, NotFound
 from rolemesh.server.inbound import Answer, Inbound
@@ -13,6 +13,7 @@ Handler = Callable[[Inbound], Awaitable[Answer | None]]
 
 _PARAM = re.compile(r"\{(\w+)(:path)?\}")
 _NO_PARAMS: Mapping[str, str] = {}
+_NO_HANDLERS: Mapping[str, Handler] = {}
 
 
 class Router:
@@ -38,28 +39,23 @@ class Router:
     def resolve(self, method: str, path: str) -> tuple[Handler, Mapping[str, str]]:
         """HEAD is answered as GET is, without the body. Raises NotFound, MethodNotAllowed."""
         wanted = "GET" if method == "HEAD" else method
-        known: set[str] = set()
-        for handlers, params in self._matches(path):
-            handler = handlers.get(wanted)
-            if handler is not None:
-                return handler, params
-            known |= handlers.keys()
+        handlers = self._exact.get(path, _NO_HANDLERS)
+        if wanted in handlers:
+            return handlers[wanted], _NO_PARAMS
+        known = set(handlers)
+        # A node may be called as an exact path ends, so patterns are looked at behind it.
+        for pattern, handlers in self._patterns:
+            found = pattern.fullmatch(path)
+            if found is not None and wanted in handlers:
+                return handlers[wanted], found.groupdict()
+            if found is not None:
+                known |= handlers.keys()
         if not known:
             with_v1 = f"/v1{path}" in self._exact
             hint = "end the client's base URL with /v1" if with_v1 else "see the HTTP API's manual"
             raise NotFound(f"There is nothing at this path: {hint}.")
         allow = sorted(known | {"HEAD"} if "GET" in known else known)
         raise MethodNotAllowed("This path does not know that method.", allow=allow)
-
-    def _matches(self, path: str) -> Iterator[tuple[dict[str, Handler], Mapping[str, str]]]:
-        """A node may be called as an exact path ends, so patterns are looked at behind it."""
-        handlers = self._exact.get(path)
-        if handlers is not None:
-            yield handlers, _NO_PARAMS
-        for pattern, handlers in self._patterns:
-            found = pattern.fullmatch(path)
-            if found is not None:
-                yield handlers, found.groupdict()
 
 
 def _group(param: re.Match[str]) -> str:

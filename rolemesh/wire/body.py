@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
-from attrs import frozen
 from msgspec import Raw
 
 from rolemesh.errors import InvalidJson, InvalidValue
@@ -46,8 +46,7 @@ class _Name(str):
     __slots__ = ()
 
 
-@frozen
-class Body:
+class Body(NamedTuple):
     """A request's body. `model` None: missing or null.
 
     `model_at` is where the value of `model` begins (-1: no such key), `close_at` where the brace

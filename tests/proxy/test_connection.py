@@ -48,7 +48,12 @@ class Transport(asyncio.Transport):
 class KeptConnections:
     def __init__(self) -> None:
         self.kept: dict[Connection, float] = {}
-        self.unanswered = 0
+
+    def begun(self, connection: Connection) -> None:
+        assert connection not in self.kept
+
+    def answered(self, connection: Connection) -> None:
+        assert connection not in self.kept
 
     def keep(self, connection: Connection, idle_s: float) -> None:
         self.kept[connection] = idle_s

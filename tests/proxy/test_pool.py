@@ -13,7 +13,7 @@ from rolemesh.core.health import Reason
 from rolemesh.core.types import Backend, Timeouts
 from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.proxy.pool import SWEEP_S, Pool, Pools
-from tests.proxy.backends import ANSWER, REQUEST, Peer, listening
+from tests.proxy.backends import ANSWER, REQUEST, Listening, Peer, listening
 from tests.proxy.conftest import Run
 from tests.proxy.recording import RecordedDownstream
 
@@ -54,7 +54,7 @@ def test_one_connection_carries_requests_one_behind_the_other(run: Run) -> None:
     run(scenario())
 
 
-def test_none_is_kept_while_a_new_one_waits_for_its_first_byte(run: Run) -> None:
+def test_none_is_kept_while_a_new_one_waits_for_long_for_its_first_byte(run: Run) -> None:
     """A server of one thread serves the new connection when the old one is closed."""
 
     async def scenario() -> None:
@@ -73,6 +73,30 @@ def test_none_is_kept_while_a_new_one_waits_for_its_first_byte(run: Run) -> None
         async with listening(behave) as server:
             asked = [ask(pools, server.backend()) for _ in range(2)]
             assert await asyncio.wait_for(asyncio.gather(*asked), 2) == [b"ok", b"ok"]
+            pools.close()
+
+    run(scenario())
+
+
+def test_connections_are_kept_while_others_are_new(run: Run) -> None:
+    """Else every request of a busy backend would need a new one, and so would the next."""
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+
+        async def behave(peer: Peer) -> None:
+            while True:
+                await peer.request()
+                peer.send(ANSWER)
+
+        async def client(server: Listening) -> None:
+            for _ in range(20):
+                await ask(pools, server.backend())
+
+        async with listening(behave) as server:
+            await asyncio.gather(*(client(server) for _ in range(8)))
+            assert server.requests == 160
+            assert server.connections < 40
             pools.close()
 
     run(scenario())
