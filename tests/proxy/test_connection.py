@@ -48,12 +48,13 @@ class Transport(asyncio.Transport):
 class KeptConnections:
     def __init__(self) -> None:
         self.kept: dict[Connection, float] = {}
+        self.unanswered: set[Connection] = set()
 
     def begun(self, connection: Connection) -> None:
-        assert connection not in self.kept
+        self.unanswered.add(connection)
 
     def answered(self, connection: Connection) -> None:
-        assert connection not in self.kept
+        self.unanswered.remove(connection)
 
     def keep(self, connection: Connection, idle_s: float) -> None:
         self.kept[connection] = idle_s

@@ -13,7 +13,7 @@ from rolemesh.core.health import Reason
 from rolemesh.core.types import Backend, Timeouts
 from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.proxy.pool import SWEEP_S, Pool, Pools
-from tests.proxy.backends import ANSWER, REQUEST, Listening, Peer, listening
+from tests.proxy.backends import ANSWER, REQUEST, Peer, listening
 from tests.proxy.conftest import Run
 from tests.proxy.recording import RecordedDownstream
 
@@ -83,18 +83,13 @@ def test_connections_are_kept_while_others_are_new(run: Run) -> None:
 
     async def scenario() -> None:
         pools = Pools(asyncio.get_running_loop())
+        async with listening() as server:
 
-        async def behave(peer: Peer) -> None:
-            while True:
-                await peer.request()
-                peer.send(ANSWER)
+            async def client() -> None:
+                for _ in range(20):
+                    await ask(pools, server.backend())
 
-        async def client(server: Listening) -> None:
-            for _ in range(20):
-                await ask(pools, server.backend())
-
-        async with listening(behave) as server:
-            await asyncio.gather(*(client(server) for _ in range(8)))
+            await asyncio.gather(*(client() for _ in range(8)))
             assert server.requests == 160
             assert server.connections < 40
             pools.close()
