@@ -88,7 +88,7 @@ def requests(duration_s: float, connections: int = 64) -> Workload:
             connections=connections,
             duration_s=duration_s,
             warm_up=WHOLE,
-            warm_up_s=0.5,
+            warm_up_s=min(0.5, duration_s),
         ),
     )
 
