@@ -18,7 +18,7 @@ from rolemesh.core.health import Health, Reason
 from rolemesh.core.lease import Lease
 from rolemesh.core.registry import Registry
 from rolemesh.core.strategy import order
-from rolemesh.core.types import Alias, Caller, Candidate, ModelState, Strategy
+from rolemesh.core.types import Alias, Caller, Candidate, ModelState
 from rolemesh.errors import InvalidValue, ModelNotFound
 
 _NAMED = 3  # a summary names so many backends, and counts the rest

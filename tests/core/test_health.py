@@ -55,9 +55,9 @@ def test_since_stays_while_the_reason_does() -> None:
 def test_a_failed_connection_is_remembered_for_two_seconds() -> None:
     health = Health()
     health.attempt_failed("gpu", 10.0)
-    assert health.recently_failed("gpu", 11.9)
-    assert not health.recently_failed("cpu", 11.9)
-    assert not health.recently_failed("gpu", 12.0)
+    assert "gpu" in health.failing(11.9)
+    assert "cpu" not in health.failing(11.9)
+    assert "gpu" not in health.failing(12.0)
     assert health.spotless
 
 
@@ -65,16 +65,16 @@ def test_an_answer_wipes_the_failure_out() -> None:
     health = Health()
     health.attempt_worked("gpu")
     health.attempt_failed("gpu", 0.0)
-    assert health.recently_failed("gpu", 0.0)
+    assert "gpu" in health.failing(0.0)
     health.attempt_worked("gpu")
     assert health.spotless
-    assert not health.recently_failed("gpu", 0.0)
+    assert "gpu" not in health.failing(0.0)
 
 
 def test_a_probe_that_finds_nobody_counts_as_a_failed_connection() -> None:
     health = Health()
     health.note("gpu", Probe(Reason.CONNECTION_REFUSED, "", 0.0))
-    assert health.recently_failed("gpu", 1.0)
+    assert "gpu" in health.failing(1.0)
     health.note("gpu", Probe(None, "", 1.0))
     assert health.spotless
     health.note("gpu", Probe(Reason.UPSTREAM_STATUS, "", 1.0))
@@ -88,5 +88,16 @@ def test_backends_that_are_gone_are_forgotten() -> None:
     health.keep({"cpu"})
     assert health.state("gpu") is None
     assert health.state("cpu") is not None
-    assert not health.recently_failed("gpu", 0.0)
-    assert health.recently_failed("cpu", 0.0)
+    assert "gpu" not in health.failing(0.0)
+    assert "cpu" in health.failing(0.0)
+
+
+def test_what_failed_longest_ago_is_forgotten_first_whoever_asks() -> None:
+    health = Health()
+    health.attempt_failed("gone", 0.0)
+    health.attempt_failed("gpu", 0.5)
+    health.attempt_failed("gone", 1.0)  # again: it counts from now
+    assert health.failing(2.4) == {"gone", "gpu"}
+    assert health.failing(2.5) == {"gone"}
+    assert health.failing(3.0) == set()
+    assert health.spotless

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from rolemesh.core.health import Health, Probe, Reason
 from rolemesh.core.registry import Registry
@@ -26,6 +27,7 @@ from rolemesh.core.types import (
     Strategy,
 )
 from rolemesh.errors import InvalidValue, ModelNotAllowed, ModelNotFound, RoleMeshError
+from tests.core.steps import steps
 
 URL = BaseUrl("http", "10.0.0.1", 80)
 ANYONE = Caller("anonymous")
@@ -259,6 +261,31 @@ def test_many_nodes_and_aliases_do_not_make_a_plan_longer_than_its_role() -> Non
     alias = Alias("a", "a", role="role7", strategy=Strategy.ROUND_ROBIN)
     assert len(_order(alias, registry)) == 10
     assert registry.serving("role7", 1.0) is registry.serving("role7", 2.0)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.RANDOM])
+@pytest.mark.parametrize("failing", [(), ("n1", "n2")])
+def test_what_a_request_costs_does_not_grow_with_the_nodes(
+    strategy: Strategy, failing: tuple[str, ...]
+) -> None:
+    alias = evolve(REVIEWER, strategy=strategy)
+
+    def planned(nodes: int) -> int:
+        ready = {f"n{number}": None for number in range(nodes // 2)}
+        loading = {f"m{number}": ModelState.LOADING for number in range(nodes // 2)}
+        registry, health = _registry(**ready, **loading), Health()
+        registry.serving("reviewer", 0.0)  # kept between requests
+        for label in failing:
+            health.attempt_failed(label, 0.0)
+        chance = iter(range(3, 20))
+
+        def first() -> Candidate:
+            made = plan(alias, registry, health, 0.0, 3, lambda n: next(chance) % n)
+            return next(iter(made.candidates))
+
+        return steps(first)
+
+    assert planned(500) == planned(40)
 
 
 def test_a_default_that_is_no_alias_is_a_mistake_of_the_caller() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -14,7 +14,7 @@ def _candidates(names: str) -> list[Candidate]:
     return [Candidate(Backend(name, name, url), None, name) for name in names]
 
 
-def _names(candidates: list[Candidate]) -> str:
+def _names(candidates: Iterable[Candidate]) -> str:
     return "".join(candidate.key for candidate in candidates)
 
 
@@ -60,6 +60,15 @@ def test_no_candidate_is_lost_and_none_comes_twice(strategy: Strategy, names: st
         ordered = order(strategy, given, turn, lambda n: n - 1)
         assert sorted(_names(ordered)) == sorted(names)
         assert _names(given) == names
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_an_order_stays_the_same_however_often_it_is_read(strategy: Strategy) -> None:
+    given = _candidates("abcdef")
+    ordered = order(strategy, given, 4, lambda n: n - 1)
+    assert _names(ordered) == _names(ordered)
+    assert len(ordered) == 6
+    assert all(candidate in ordered for candidate in given)
 
 
 def test_random_draws_from_all_of_many() -> None:
