@@ -18,6 +18,7 @@ from rolemesh.core.types import (
     ServedModel,
 )
 from rolemesh.errors import InvalidValue, NotAllowed, UnknownNode
+from tests.core.steps import steps
 
 URL = BaseUrl("http", "10.0.0.12", 8014)
 ANYONE = Caller("loopback")
@@ -453,6 +454,28 @@ def test_nonsense_is_refused_whole(data: Any) -> None:
         registry.load(data, 0.0, 0.0)
     assert registry.leases(0.0) == ()
     assert registry.drains == frozenset()
+
+
+def test_what_a_heartbeat_costs_does_not_grow_with_the_nodes() -> None:
+    def beaten(nodes: int) -> int:
+        registry = _registry()
+        for number in range(nodes):
+            registry.register(_registration(f"n{number}", _model("m", slots_busy=0)), ANYONE, 0.0)
+        beat = Heartbeat("n1", (_model("m", slots_busy=1),), {"devices": []})
+        return steps(lambda: registry.heartbeat(beat, ANYONE, 10.0))
+
+    assert beaten(500) == beaten(5)
+
+
+def test_nodes_that_are_not_due_are_not_looked_at_until_one_is() -> None:
+    registry = _registry(forget_after_s=100.0)
+    for number in range(50):
+        registry.register(_registration(f"n{number}"), ANYONE, float(number))
+    assert steps(lambda: registry.heartbeat(Heartbeat("n0"), ANYONE, 90.0)) < 1000
+    assert len(registry.leases(100.0)) == 50  # the oldest is that of 1.0 by now
+    assert len(registry.leases(101.5)) == 49
+    assert steps(lambda: registry.heartbeat(Heartbeat("n2"), ANYONE, 101.9)) < 1000
+    assert len(registry.leases(190.0)) == 2
 
 
 def test_other_times_count_from_the_reload_on() -> None:
