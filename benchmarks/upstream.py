@@ -24,6 +24,10 @@ _EVENTS = (
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 _MODELS = b'{"object":"list","data":[{"id":"bench","object":"model"}]}'
+# vllm-router asks a backend for a prompt's tokens before it chooses one, as vLLM gives them. They
+# are as many as the prompt of 1 KiB has, whatever the prompt.
+_RENDER = b"POST /v1/chat/completions/render "
+_TOKENS = b'{"request_id":"bench","token_ids":[%b]}' % b",".join([b"1234"] * 200)
 _LAST_CHUNK = b"0\r\n\r\n"
 
 _prepared: dict[Script, list[bytes]] = {}
@@ -86,6 +90,9 @@ class Upstream(asyncio.Protocol):
     def _answer(self, request: bytes) -> None:
         if request.startswith(b"GET "):
             self._transport.write(_JSON % (len(_MODELS), _MODELS))
+            return
+        if request.startswith(_RENDER):
+            self._transport.write(_JSON % (len(_TOKENS), _TOKENS))
             return
         script = script_in(request)
         if script is None or not request.endswith(b"}"):

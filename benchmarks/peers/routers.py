@@ -1,8 +1,8 @@
 """The two routers written in Rust: one family, with nearly one set of options.
 
 Each is run twice: as it comes, and lean, which is the least that it can be made to do. As it comes
-its policy looks at the prompt for the backend that may have it cached; there is one backend, and so
-nothing to be won by that.
+its policy looks for the backend that may have the prompt cached (vllm-router asks a backend for the
+prompt's tokens first, with a request of its own); there is one, and so nothing to be won by that.
 """
 
 from __future__ import annotations

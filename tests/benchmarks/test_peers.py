@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from benchmarks.peers.environment import (
 )
 from benchmarks.peers.routers import ROUTERS
 from benchmarks.runner import Upstream
-from benchmarks.script import Script, expected
+from benchmarks.script import Script, expected, request_body
 
 WHOLE = Script(answer_bytes=920)
 STREAM = Script(answer_bytes=230, events=3)
@@ -167,3 +168,14 @@ def test_a_stream_made_anew_has_the_same_events_in_order() -> None:
 )
 def test_a_stream_made_anew_that_says_something_else_is_seen(body: bytes) -> None:
     assert not says_as_expected(body, STREAM)
+
+
+def test_the_upstream_gives_a_router_the_prompts_tokens(tmp_path: Path) -> None:
+    upstream = Upstream(tmp_path)
+    connection = HTTPConnection("127.0.0.1", upstream.port, timeout=10)
+    body = request_body(WHOLE, 1024)
+    connection.request("POST", "/v1/chat/completions/render", body)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    upstream.stop()
+    assert len(answer["token_ids"]) == 200
