@@ -33,7 +33,7 @@ from rolemesh.server.limits import raise_descriptor_limit
 MINUTES = 30.0
 WARM_UP_SHARE = 0.1
 MAX_WARM_UP_S = 120.0
-LEAST_READINGS = 12
+LEAST_READINGS = 20
 JUDGED_FROM_MINUTES = 10.0  # a shorter run has no slope to speak of
 QUIET_S = 5.0  # longer than idle connections to backends are kept
 MOMENT_S = 0.5
@@ -183,7 +183,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--streams", type=int, default=0, help="hold so many open instead")
     parser.add_argument("--event-bytes", type=int, default=230, help="with --streams")
-    parser.add_argument("--every-s", type=float, default=5.0, help="between two readings")
+    parser.add_argument("--every-s", type=float, default=2.0, help="between two readings")
     parser.add_argument("--no-warm-up", dest="warm_up", action="store_false")
     parser.add_argument("--trace", type=int, default=0, help="remember so many frames; slow")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))

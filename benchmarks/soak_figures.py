@@ -11,13 +11,14 @@ from benchmarks.soak_watch import Reading
 
 MAX_SLOPE_MIB_H = 1.0
 COUNTED_SHARE = 2 / 3  # of the run, the last part of it
+SLICE_S = 60.0
+LEAST_SLICES = 4
 _MIB = 2**20
 
 
 @frozen
 class Slope:
-    """By least squares. `error`: its standard error, were the readings independent of each other;
-    neighbours are alike, so it says too little rather than too much."""
+    """By least squares, with its standard error: a slope within twice that is none."""
 
     mib_per_h: float
     error: float
@@ -53,11 +54,16 @@ class Soaked:
 
     @property
     def counted(self) -> list[Reading]:
-        """What the slope is taken of."""
-        since = self.readings[-1].at_s - (self.readings[-1].at_s - self.readings[0].at_s) * (
-            COUNTED_SHARE
-        )
-        return [each for each in self.readings if each.at_s >= since]
+        """The lowest of each slice of the last part: what is kept when a peak has gone. Memory that
+        was freed goes back to the kernel in pieces of a MiB and more, when it happens to."""
+        first, last = self.readings[0].at_s, self.readings[-1].at_s
+        whole_s = (last - first) * COUNTED_SHARE
+        slice_s = min(SLICE_S, whole_s / LEAST_SLICES)
+        slices: dict[int, list[Reading]] = {}
+        for each in self.readings:
+            if last - each.at_s < whole_s:
+                slices.setdefault(int((last - each.at_s) / slice_s), []).append(each)
+        return [min(one, key=_pss) for _, one in sorted(slices.items(), reverse=True)]
 
     @property
     def slope(self) -> Slope:
@@ -70,6 +76,11 @@ class Soaked:
             before, after = getattr(self.idle, name), getattr(self.after, name)
             if after > before:
                 found.append(f"{name}: {after} at the end, {before} when idle before")
-        if memory and self.slope.mib_per_h > MAX_SLOPE_MIB_H:
-            found.append(f"memory grows by {self.slope.mib_per_h:.1f} MiB/h")
+        rise = self.slope
+        if memory and rise.mib_per_h > max(MAX_SLOPE_MIB_H, 2 * rise.error):
+            found.append(f"memory grows by {rise.mib_per_h:.1f} MiB/h")
         return found
+
+
+def _pss(reading: Reading) -> int:
+    return reading.pss_bytes

@@ -28,9 +28,11 @@ events came whole and byte for byte.
 | threads | {done.idle.threads} | {done.after.threads} |
 | client connections | {done.idle.connections} | {done.after.connections} |
 | memory (PSS) | {done.idle.pss_bytes / _MIB:.1f} MiB | {done.after.pss_bytes / _MIB:.1f} MiB |
+| blocks of Python's objects | {done.idle.blocks:,} | {done.after.blocks:,} |
 
-Under load memory (PSS) changed by {rise.mib_per_h:+.2f} MiB/h (standard error {rise.error:.2f})
-over the last {_minutes(done.counted):.0f} minutes; {MAX_SLOPE_MIB_H:g} MiB/h is the limit.
+Under load memory (PSS, the lowest of each minute) changed by {rise.mib_per_h:+.2f} MiB/h (standard
+error {rise.error:.2f}) over the last {_minutes(done.counted):.0f} minutes; the limit is
+{MAX_SLOPE_MIB_H:g} MiB/h.
 
 | minute | memory (PSS) | descriptors | tasks | of a core |
 |---|---|---|---|---|

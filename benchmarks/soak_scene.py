@@ -58,8 +58,11 @@ class Scene:
     def request(
         self, script: Script, model: str = PLAIN, size: int = 1024, prompt: str = ""
     ) -> bytes:
-        """An ordinary chat request."""
-        return post(body(script, model, size, prompt))
+        """An ordinary chat request; one in four has an id of its own."""
+        content = body(script, model, size, prompt)
+        if self.rng.random() < 0.75:
+            return post(content)
+        return post(content, (_JSON, *KEYS, ("X-Request-ID", f"soak-{self.rng.getrandbits(48):x}")))
 
 
 def body(script: Script, model: str = PLAIN, size: int = 1024, prompt: str = "") -> bytes:

@@ -23,13 +23,15 @@ _LOOK_S = 0.01
 
 @frozen
 class Reading:
-    """`at_s`: since the watch began. `uss_bytes`: memory of this process alone. `connections` of
-    clients, the reader's own left out. `threads` are the kernel's, `tasks` asyncio's."""
+    """`at_s`: since the watch began. `uss_bytes`: memory of this process alone. `blocks` of memory
+    that Python's objects take. `connections` of clients, the reader's own left out. `threads` are
+    the kernel's, `tasks` asyncio's."""
 
     at_s: float
     rss_bytes: int
     pss_bytes: int
     uss_bytes: int
+    blocks: int
     descriptors: int
     threads: int
     tasks: int
@@ -56,10 +58,12 @@ class Watch:
 
     async def kept(self) -> Kept:
         seen = await look(self._place, signal.SIGUSR1)
-        return Kept(len(os.listdir(f"/proc/{self._place.pid}/fd")), int(seen["tasks"]))
+        return Kept(_count(self._place.pid, "fd"), int(seen["tasks"]))
 
     async def read(self) -> Reading:
-        place, kept = self._place, await self.kept()
+        place = self._place
+        seen = await look(place, signal.SIGUSR1)
+        descriptors = _count(place.pid, "fd")
         memory = _memory(place.pid)
         metrics = await scrape(place.port)  # last: it makes the gateway probe its backends
         return Reading(
@@ -67,9 +71,10 @@ class Watch:
             rss_bytes=memory["Rss"],
             pss_bytes=memory["Pss"],
             uss_bytes=memory["Private_Clean"] + memory["Private_Dirty"],
-            descriptors=kept.descriptors,
-            threads=len(os.listdir(f"/proc/{place.pid}/task")),
-            tasks=kept.tasks,
+            blocks=int(seen["blocks"]),
+            descriptors=descriptors,
+            threads=_count(place.pid, "task"),
+            tasks=int(seen["tasks"]),
             connections=int(figure(metrics, "rolemesh_connections")) - 1,
             in_flight=int(figure(metrics, "rolemesh_requests_in_flight")),
             cpu_s=round(cpu_s((place.pid,)), 6),
@@ -113,6 +118,10 @@ async def look(place: Place, number: signal.Signals) -> dict[str, Any]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _count(pid: int, kind: str) -> int:
+    return len(os.listdir(f"/proc/{pid}/{kind}"))
 
 
 def _memory(pid: int) -> dict[str, int]:

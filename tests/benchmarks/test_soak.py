@@ -32,6 +32,7 @@ IDLE = Reading(
     rss_bytes=40 * 2**20,
     pss_bytes=40 * 2**20,
     uss_bytes=30 * 2**20,
+    blocks=200_000,
     descriptors=16,
     threads=3,
     tasks=4,
@@ -116,6 +117,8 @@ def test_a_soak_is_judged_by_what_is_left_and_by_the_last_two_thirds_of_its_memo
     assert soaked(*growing(3.0)).faults(memory=False) == []
     early = [evolve(each, pss_bytes=0) for each in growing(0.0)[:50]]
     assert soaked(*early, *growing(0.0)[60:]).faults() == []
+    peaks = [evolve(each, pss_bytes=2**30) for each in growing(0.0)[90::6]]
+    assert soaked(*sorted([*growing(0.0), *peaks], key=lambda each: each.at_s)).faults() == []
     left = evolve(IDLE, descriptors=17, tasks=5)
     assert soaked(*growing(0.0), after=left).faults() == [
         "descriptors: 17 at the end, 16 when idle before",
