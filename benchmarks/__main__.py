@@ -22,7 +22,7 @@ from benchmarks.plots import DIRECTORY, plots
 from benchmarks.record import Run, WorkDone, as_json, from_json
 from benchmarks.report import page
 from benchmarks.runner import run
-from benchmarks.tables import tables
+from benchmarks.tables import cramped, tables
 from benchmarks.workloads import Work
 
 ROUNDS = 5
@@ -100,6 +100,8 @@ def _write(done: Run, options: argparse.Namespace) -> int:
         print(f"void: {each.gateway}, {each.workload}: {each.why_void}", file=sys.stderr)
     if spoilt:
         return 1
+    for name in cramped(done):
+        print(f"{name}: a gateway came near what the harness can do: is something else running?")
     out: Path = options.out
     (out / DIRECTORY).mkdir(parents=True, exist_ok=True)
     sections = [each.read_text() for each in options.section or ()]

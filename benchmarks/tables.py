@@ -13,10 +13,11 @@ from benchmarks.record import Run, WorkDone
 from benchmarks.runner import DIRECT
 
 BASE = "nginx"
+LEAST_ROOM = 1.1  # a prompt of 1 MiB costs the harness nearly what it costs a proxy
 _MEMORY = {
     "streams": "per open stream of",
     "streams-2000": "per open stream of",
-    "idle": "per idle connection of",
+    "idle": "per idle connection, of all",
 }
 _STEADY = ("streams", "paced", "streams-2000", "idle")  # where the load leaves room to breathe
 _ADDED = ("latency", "latency-streams")
@@ -127,6 +128,13 @@ def _memory_of(run: Run, works: list[WorkDone], gateway: str) -> list[str]:
     if idle:
         row.append(f"{max(each.outcome.idle_closed for each in idle):,}")
     return row
+
+
+def cramped(run: Run) -> list[str]:
+    """The works in which the harness without a gateway was hardly faster than the fastest one."""
+    free = [each for each in run.works if not each.fixed_rate and _through(run, each)]
+    room = {each.name: headroom(run.samples, DIRECT, each.name).median for each in free}
+    return [name for name, times in room.items() if times < LEAST_ROOM]
 
 
 def _harness(run: Run) -> str:
