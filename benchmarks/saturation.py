@@ -20,7 +20,6 @@ from benchmarks.workloads import Workload, requests
 SHARE = 1 / 3
 _STREAM = Script(answer_bytes=230, events=10, gap_ms=20)
 _PACE_S = 0.25  # each connection opens one stream in that time, which lasts 0.2 s
-_MOST_STREAMS = 2000
 _FEWEST, _MOST = 4, 64  # connections for requests
 _EACH_A_SECOND = 50
 
@@ -51,7 +50,8 @@ class ThirdOfRequests:
 
 @frozen
 class ThirdOfStreams:
-    """Short streams, one after the other on each connection, so that they open all the time."""
+    """Short streams, one after the other on each connection, so that they open all the time.
+    `open_at_once`: on no more connections than that, however much the gateway could do."""
 
     duration_s: float
     name: str = "latency-streams"
@@ -60,7 +60,7 @@ class ThirdOfStreams:
     fresh: bool = False
     fixed_rate: bool = True
     needs: tuple[str, ...] = ("requests", "streams")
-    open_at_once: int = _MOST_STREAMS
+    open_at_once: int = 2000
 
     def after(self, earlier: Sequence[Sample]) -> Workload | None:
         request_s, event_s = _cost_s(earlier, "requests"), _cost_s(earlier, "streams")
@@ -72,7 +72,7 @@ class ThirdOfStreams:
         job = Job(
             port=0,
             script=_STREAM,
-            connections=max(1, min(_MOST_STREAMS, round(rate * _PACE_S))),
+            connections=max(1, min(self.open_at_once, round(rate * _PACE_S))),
             duration_s=self.duration_s,
             ramp_s=_PACE_S,
             pace_s=_PACE_S,

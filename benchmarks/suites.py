@@ -46,7 +46,7 @@ def tiny() -> tuple[Work, ...]:
         sized_streams("streams-large", event_bytes=4096, events=3, at_once=4),
         requests(duration_s=0.2, connections=4),
         ThirdOfRequests(duration_s=0.2),
-        ThirdOfStreams(duration_s=0.3),
+        ThirdOfStreams(duration_s=0.3, open_at_once=100),
         paced(duration_s=0.2, a_second=200, connections=4),
         prompts("requests-1m", kib=1024, duration_s=0.1, connections=2),
         ramp("streams-2000", at_once=20, a_second=200, events=3, gap_ms=60),

@@ -41,6 +41,10 @@ def test_a_third_of_streams_counts_the_request_and_its_events() -> None:
     assert not work.job.streams_once
 
 
+def test_the_tests_own_run_needs_few_open_files() -> None:
+    assert max(each.open_at_once for each in suites.tiny()) <= 100
+
+
 def test_what_follows_from_figures_that_are_not_there_is_not_done() -> None:
     assert ThirdOfRequests(duration_s=1.0).after(BUSY[:1]) is None
     assert ThirdOfStreams(duration_s=1.0).after(BUSY[:1]) is None
