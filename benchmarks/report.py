@@ -97,8 +97,8 @@ here and below, are the lowest and the highest round.
   requests (at rest), with every stream open, or with every idle connection open; what it grew by is
   divided by their number. Idle connections have had one answer each.
 - In each round each gateway is started afresh (and again where memory is read), does all of the
-  work, and is ended; their order changes from round to round. They share one upstream and meet the same load generator, each a
-  process of its own (uvloop protocols that write prepared bytes).
+  work, and is ended; their order changes from round to round. They share one upstream and meet the
+  same load generator, each a process of its own (uvloop protocols that write prepared bytes).
 - **Every byte is checked**: the upstream numbers the events, and the generator compares status,
   framing and body of each answer with what was asked for. One error of RoleMesh, nginx, HAProxy or
   the harness makes the whole run void: it ends with exit code 1 and writes no page. A peer that
