@@ -24,7 +24,10 @@ class LiteLLM:
 
     name: str = "litellm"
     headers: tuple[tuple[str, str], ...] = (("Authorization", f"Bearer {LITELLM_KEY}"),)
-    setting: str = "as it comes: one master key, one model, one uvicorn worker, its access log"
+    setting: str = (
+        "as it comes: one master key, one model, one uvicorn worker, its access log; it takes each"
+        " event apart, and fails at those of 20 bytes, which are no chunks of the API"
+    )
     may_fail: bool = True
     environment: PythonPackage = LITELLM
 

@@ -115,7 +115,7 @@ def how_to_install(environment: Environment) -> str:
 def _run(argv: Sequence[str]) -> str | None:
     """None, or what it complained of."""
     if shutil.which(argv[0]) is None:
-        return f"{argv[0]} is not installed"
+        return f"{argv[0]} is not installed (Debian: apt install {argv[0]})"
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, errors="replace", timeout=INSTALL_S, check=False

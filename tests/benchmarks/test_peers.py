@@ -127,7 +127,8 @@ def test_an_installation_that_fails_says_why_until_it_works(tmp_path: Path) -> N
 
 
 def test_an_installer_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert install(Made(tmp_path, [["no-such-npm", "install"]])) == "no-such-npm is not installed"
+    reason = install(Made(tmp_path, [["no-such-npm", "install"]]))
+    assert reason == "no-such-npm is not installed (Debian: apt install no-such-npm)"
 
 
 def test_the_control_passes_everything_on(tmp_path: Path) -> None:
