@@ -123,7 +123,7 @@ class Forward:
 
     async def _forward(self, call: Call) -> None:
         alias, attempts = call.alias, call.attempts
-        while (candidate := await self._next(call)) is not None:
+        while (candidate := self._take(call) or await self._wait(call)) is not None:
             call.tried.add(candidate.key)
             call.inbound.line.attempts = len(call.tried)
             try:
@@ -146,13 +146,13 @@ class Forward:
         chance = random.randrange  # where a request goes is no secret
         return plan(alias, self._registry, self._health, self._now(), turn, chance)
 
-    async def _next(self, call: Call) -> Candidate | None:
-        """The first untried candidate with room, waited for where all are full. None: there is no
-        other one, or none had room in time. The caller releases it."""
+    def _take(self, call: Call) -> Candidate | None:
+        """The first untried candidate with room. The caller releases it."""
+        return self._slots.take(call.planned.candidates, call.tried)
+
+    async def _wait(self, call: Call) -> Candidate | None:
+        """The same, waited for. None: there is no other one, or none had room in time."""
         while untried := call.untried:
-            candidate = self._slots.take(untried)
-            if candidate is not None:
-                return candidate
             call.inbound.phase = "queue"
             try:
                 candidate = await self._slots.wait(untried, call.give_up_at - self._now())
@@ -162,6 +162,8 @@ class Forward:
             if candidate is not None:
                 return candidate
             call.planned = self._plan(call.alias)  # the candidates themselves have changed
+            if (candidate := self._take(call)) is not None:
+                return candidate
         return None
 
     async def _attempt(self, call: Call, candidate: Candidate) -> Attempt | None:
@@ -178,13 +180,15 @@ class Forward:
             )
             self._health.attempt_worked(backend.label)
             status = exchange.answer.head.status
-            failed = _refused(status, backend, last=not call.untried)
+            failed = None
+            if status >= 300:
+                failed = _refused(status, backend, last=not call.untried)
             if failed is not None:
                 result = failed.failure.value
             else:
                 await self._relay(call, exchange, candidate, model)
                 result = "ok"
-                if is_failure(status, credential=False) or status >= 500:
+                if status >= 500 or is_failure(status, credential=False):
                     result, line.outcome = Failure.STATUS.value, "upstream_error"
         except Broken as broken:
             if broken.failure in _LOST and broken.reason is not Reason.NO_DESCRIPTORS:
@@ -204,9 +208,10 @@ class Forward:
             body,
         ]
 
-    async def _relay(
+    def _relay(
         self, call: Call, exchange: Exchange, candidate: Candidate, model: str
-    ) -> None:
+    ) -> asyncio.Future[None]:
+        """Done when the answer has reached its end."""
         inbound = call.inbound
         inbound.phase = "relay"
         head = exchange.answer.head
@@ -221,7 +226,7 @@ class Forward:
         needs_done = streams and head.status == 200 and openai.needs_done(inbound.path)
         ended = exchange.relay(inbound.downstream, fields, inbound.splitter, needs_done)
         call.body = _SPENT
-        await ended
+        return ended
 
     def _settle(self, call: Call, exchange: Exchange) -> None:
         """However the attempt ended: what is known of it goes on the line, and nothing is left."""

@@ -8,8 +8,8 @@ themselves change (a node registers, a reload), `look_again` sends everyone who 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Sequence
 
 from rolemesh.core.types import Candidate
 
@@ -26,18 +26,25 @@ class _Waiter:
 
 class Slots:
     def __init__(self) -> None:
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: dict[str, int] = {}
         # By key, in the order of coming: a release need not look at those who wait for others.
         self._waiting: dict[str, OrderedDict[_Waiter, None]] = {}
 
     def in_flight(self, key: str) -> int:
-        return self._in_flight[key]
+        return self._in_flight.get(key, 0)
 
-    def take(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The first with room; None when all are full, or when others wait for one of them."""
+    def take(self, candidates: Iterable[Candidate], but: Container[str] = ()) -> Candidate | None:
+        """The first with room whose key is not among `but`. None: all are full, or others wait for
+        one of them."""
+        in_flight = self._in_flight
         for candidate in candidates:
-            if self._has_room(candidate) and self._first_waiting(candidate.key) is None:
-                self._in_flight[candidate.key] += 1
+            key = candidate.key
+            if (
+                key not in but
+                and (candidate.limit is None or in_flight.get(key, 0) < candidate.limit)
+                and not (self._waiting and self._first_waiting(key))
+            ):
+                in_flight[key] = in_flight.get(key, 0) + 1
                 return candidate
         return None
 
@@ -60,12 +67,15 @@ class Slots:
 
     def release(self, candidate: Candidate) -> None:
         key = candidate.key
-        self._in_flight[key] -= 1
-        waiter = self._first_waiting(key)
-        if waiter is not None and self._has_room(waiter.candidates[key]):
-            self._in_flight[key] += 1
-            waiter.future.set_result(waiter.candidates[key])
-        if not self._in_flight[key]:
+        left = self._in_flight[key] - 1
+        if self._waiting and (waiter := self._first_waiting(key)) is not None:
+            waiting = waiter.candidates[key]
+            if waiting.limit is None or left < waiting.limit:
+                left += 1
+                waiter.future.set_result(waiting)
+        if left:
+            self._in_flight[key] = left
+        else:
             del self._in_flight[key]
 
     def look_again(self) -> None:
@@ -90,7 +100,3 @@ class Slots:
                 waiters.pop(waiter, None)
                 if not waiters:
                     del self._waiting[key]
-
-    def _has_room(self, candidate: Candidate) -> bool:
-        limit = candidate.limit
-        return limit is None or self._in_flight[candidate.key] < limit

@@ -109,14 +109,23 @@ class Pools:
         The caller closes the exchange, also when it is cancelled while waiting in `relay`.
         """
         pool = self._pool(backend)
-        kept = pool.take()
-        if kept is not None:
+        connection = pool.take()
+        reused = connection is not None
+        while True:
+            if connection is None:
+                connection = await self._connect(pool, timeouts)
+            exchange = self._begin(connection, request, timeouts)
             try:
-                return await self._exchange(kept, request, timeouts)
+                await exchange.opened
+                return exchange
             except Broken as broken:
-                if not may_try_fresh(broken.failure, reused=True, answer_bytes=broken.received):
+                self.release(exchange)
+                if not may_try_fresh(broken.failure, reused, broken.received):
                     raise
-        return await self._exchange(await self._connect(pool, timeouts), request, timeouts)
+            except BaseException:
+                self.release(exchange)
+                raise
+            connection, reused = None, False
 
     def release(self, exchange: Exchange) -> None:
         """Close the exchange and watch it no more."""
@@ -173,18 +182,12 @@ class Pools:
     def _has_idle(self) -> bool:
         return any(map(len, self._pools.values()))
 
-    async def _exchange(
-        self, connection: Connection, request: list[bytes], timeouts: Timeouts
-    ) -> Exchange:
+    def _begin(self, connection: Connection, request: list[bytes], timeouts: Timeouts) -> Exchange:
         exchange = Exchange(connection, timeouts, self._loop)
         self._exchanges.add(exchange)
-        self._watch()
+        if self._timer is None:
+            self._watch()
         connection.begin(exchange, request)
-        try:
-            await exchange.opened
-        except BaseException:
-            self.release(exchange)
-            raise
         return exchange
 
     def _watch(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,9 @@ _OPENING = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\{")
 # From the brace to its partner, with one level of objects below at most: usage has no more.
 _SHALLOW = re.compile(rb"""\{(?:[^{}"]++|"[^"\\]*+"|\{(?:[^{}"]++|"[^"\\]*+")*+\})*+\}""")
 _DECODER = json.JSONDecoder()
+_BACKSLASH = 92
 _MOST = 2**53
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 
 
 class Usage(NamedTuple):
@@ -31,12 +33,29 @@ class Usage(NamedTuple):
     completion: int | None = None
 
 
+class _OpenAI(msgspec.Struct):
+    """What nearly every answer tells."""
+
+    prompt_tokens: _Tokens
+    completion_tokens: _Tokens
+
+
+_read_plain = msgspec.json.Decoder(_OpenAI).decode
+
+
 def read_usage(head: bytes, tail: bytes) -> Usage:
     """The usage told in the last bytes of an answer; what is not told there, in its first ones.
 
     Both may be the same bytes, or overlap. llama-server's `timings` serve where a stream tells no
     usage (the client has not asked for it).
     """
+    at = tail.rfind(b'"usage":{')
+    if at > 0 and tail[at - 1] != _BACKSLASH and (plain := _SHALLOW.match(tail, at + 8)):
+        try:
+            told = _read_plain(plain[0])
+            return Usage(told.prompt_tokens, told.completion_tokens)
+        except msgspec.DecodeError:
+            pass  # told in another way
     end, start = tail[-WINDOW_BYTES:], head[:WINDOW_BYTES]
     prompt = completion = None
     for values, read in (
