@@ -109,6 +109,14 @@ class Exchange:
         if connection is not None:
             connection.abort()
 
+    def let_go(self) -> None:
+        """Part with what was raised: its traceback holds the frames of those who waited, these hold
+        the exchange and the prompt, and all of that would stay for the collector of cycles. Nothing
+        but `usage` may be asked for afterwards."""
+        self.answer.let_go()
+        self._broken = self._relayed = None
+        del self.opened
+
     def usage(self) -> Usage:
         """Tokens, as far as the backend told them."""
         return read_usage(self._first, b"".join(self._tail))

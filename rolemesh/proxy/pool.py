@@ -132,7 +132,7 @@ class Pools:
         if exchange in self._exchanges:
             self._exchanges.discard(exchange)
             exchange.close()
-            exchange.answer.let_go()
+            exchange.let_go()
 
     def forget_contexts(self) -> None:
         """Read the authorities' files again when they are next needed (after a reload)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from ipaddress import ip_network
 
 import pytest
@@ -167,6 +168,35 @@ def test_a_new_connection_that_is_lost_is_not_replaced(run: Run) -> None:
             pools.close()
 
     run(scenario())
+
+
+class Kept(list[bytes]):
+    """A request of which can be told whether it is still there."""
+
+
+def test_a_prompt_is_gone_as_soon_as_its_attempt_has_failed(run: Run) -> None:
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+
+        async def behave(peer: Peer) -> None:
+            await peer.request()
+            peer.reset()
+
+        async with listening(behave) as server:
+            request = Kept(REQUEST)
+            there = weakref.ref(request)
+            with pytest.raises(Broken):
+                await pools.open(server.backend(), request, TIMEOUTS)
+            del request
+            await asyncio.sleep(0)  # the loop holds the future that it is telling of
+            assert there() is None
+            pools.close()
+
+    gc.disable()  # what is part of a cycle stays
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
 
 
 def test_a_kept_connection_lost_after_the_first_byte_of_an_answer_is_not_replaced(
