@@ -1,8 +1,8 @@
 """A cluster by its size: the gateway's configuration, and what each of its nodes says.
 
 Pure but for the one file that the gateway reads. Each node serves three models of two roles each,
-so that a role of a big cluster has a few nodes. The role of the alias that most of the load asks
-for is served by every node: that is where the number of nodes can cost most.
+so that a role of a big cluster has a few nodes. In a `wide` one the first role, that of the alias
+which most of the load asks for, is served by every node: where the number of nodes can cost most.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ GIB = 2**30
 class Size:
     aliases: int
     nodes: int
+    wide: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.aliases}x{self.nodes}"
+        return f"{self.aliases}x{self.nodes}" + " wide" * self.wide
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ class Size:
         return (MODEL, *(f"r{number:04d}" for number in range(1, self.aliases)))
 
 
-SMALL, BIG = Size(1, 1), Size(1000, 500)
+SMALL, BIG, WIDE = Size(1, 1), Size(1000, 500), Size(1000, 500, wide=True)
 
 
 def launch(size: Size, directory: Path, port: int) -> Launch:
@@ -118,8 +119,8 @@ def _served(size: Size, node: int, busy: int) -> tuple[ServedModel, ...]:
 
 
 def _roles(size: Size, node: int, model: int) -> tuple[str, ...]:
-    """The first role is every node's, by its first model; the others go round."""
+    """They go round. The first role is every node's in a wide cluster, by its first model."""
     names = size.models
     first = (node * MODELS + model) * ROLES
     others = [names[(first + number) % len(names)] for number in range(ROLES)]
-    return tuple(dict.fromkeys([MODEL, *others] if model == 0 else others))
+    return tuple(dict.fromkeys([MODEL, *others] if size.wide and model == 0 else others))

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 from attrs import frozen
 
-from benchmarks.cluster import BIG, SMALL, Size, launch
+from benchmarks.cluster import BIG, SMALL, WIDE, Size, launch
 from benchmarks.figures import Sample, void
 from benchmarks.fleet import Fleet, Heard
 from benchmarks.gateways import CLIENT_KEY
@@ -38,9 +38,9 @@ _HEADERS = (("Authorization", f"Bearer {CLIENT_KEY}"),)
 class Plan:
     """`rest_s`: how long the gateway is watched while nothing but heartbeats comes. `asked`: how
     many requests one client sends, one by one, over all aliases in turn. `pause_s`: before each
-    page of the bigger size, which is to pay for its own probes."""
+    page of the last size, which is to pay for its own probes."""
 
-    sizes: tuple[Size, Size]
+    sizes: tuple[Size, ...]
     works: tuple[Workload, ...]
     asked: int
     rest_s: float
@@ -48,14 +48,14 @@ class Plan:
 
 
 FULL = Plan(
-    sizes=(SMALL, BIG),
+    sizes=(SMALL, BIG, WIDE),
     works=(requests(duration_s=2.0), paced(duration_s=2.0, a_second=2000)),
     asked=2000,
-    rest_s=20.0,
+    rest_s=10.0,
     pause_s=REUSED_S,
 )
 TINY = Plan(
-    sizes=(SMALL, Size(20, 10)),
+    sizes=(SMALL, Size(20, 10, wide=True)),
     works=(requests(duration_s=0.2, connections=4),),
     asked=20,
     rest_s=0.2,
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(plan: Plan, rounds: int) -> Scaling:
-    """The smaller and the bigger size take turns at being first."""
+    """The order of the sizes is turned round from one round to the next."""
     samples: list[Sample] = []
     rests: list[Rest] = []
     with tempfile.TemporaryDirectory(prefix="rolemesh-scaling-") as name:
@@ -93,13 +93,12 @@ def run(plan: Plan, rounds: int) -> Scaling:
                 samples += taken
                 rests.append(rest)
                 print(
-                    f"{number + 1} {size.name:<8} {rest.share:6.1%} of a core at rest", flush=True
+                    f"{number + 1} {size.name:<13} {rest.share:6.1%} of a core at rest", flush=True
                 )
     return Scaling(
         at=datetime.now(UTC).date().isoformat(),
         rounds=rounds,
-        small=plan.sizes[0].name,
-        big=plan.sizes[1].name,
+        sizes=tuple(each.name for each in plan.sizes),
         titles={each.name: each.title for each in plan.works},
         samples=tuple(samples),
         rests=tuple(rests),
@@ -122,7 +121,7 @@ def _one(plan: Plan, size: Size, number: int, place: Path) -> tuple[list[Sample]
             rest_cpu_s, pss = cpu_s(gateway.pids) - before, pss_bytes(gateway.pids)
             samples = [_measured(work, size, number, port, gateway, nodes) for work in plan.works]
             samples.append(_asked(plan, size, number, port, gateway))
-            pages = () if size == plan.sizes[0] else _pages(plan, port, gateway)
+            pages = _pages(plan, port, gateway) if size == plan.sizes[-1] else ()
         heard = msgspec.json.decode((place / "fleet").read_text().splitlines()[-1], type=Heard)
     rest = Rest(
         size=size.name,

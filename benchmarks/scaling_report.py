@@ -43,12 +43,12 @@ class Rest:
 
 @frozen
 class Scaling:
-    """A run. `samples` are as in performance.json, their `gateway` being a size."""
+    """A run. `samples` are as in performance.json, their `gateway` being one of `sizes`: the first
+    is what the others are compared with, of the last there are pages."""
 
     at: str
     rounds: int
-    small: str
-    big: str
+    sizes: tuple[str, ...]
     titles: dict[str, str]
     samples: tuple[Sample, ...]
     rests: tuple[Rest, ...]
@@ -76,20 +76,21 @@ def tables(done: Scaling) -> str:
 
 def _requests(done: Scaling) -> str:
     lines = [
-        f"| CPU per request | {done.small} | {done.big} | with heartbeats | times {done.small} |",
-        "|---|---|---|---|---|",
+        f"| | CPU per request | times {done.sizes[0]} | with heartbeats |",
+        "|---|---|---|---|",
     ]
     net = done.net
-    for name, title in {**done.titles, ONE_BY_ONE: _ONE_BY_ONE}.items():
-        small, big, raw = (
-            over_rounds(samples, size, name, lambda each: each.cpu_us)
-            for samples, size in ((net, done.small), (net, done.big), (done.samples, done.big))
-        )
-        times = ratio(net, done.big, done.small, name)
-        lines.append(
-            f"| {title} | {_shown(small, 1)} µs | {_shown(big, 1)} µs | {raw.median:.1f} µs"
-            f" | {_shown(times, 2)} |"
-        )
+    for work, title in {**done.titles, ONE_BY_ONE: _ONE_BY_ONE}.items():
+        lines.append(f"| {title} | | | |")
+        for size in done.sizes:
+            cpu, raw = (
+                over_rounds(samples, size, work, lambda each: each.cpu_us)
+                for samples in (net, done.samples)
+            )
+            times = ratio(net, size, done.sizes[0], work)
+            lines.append(
+                f"| {size} | {_shown(cpu, 1)} µs | {_shown(times, 2)} | {raw.median:.1f} µs |"
+            )
     return "\n".join(lines)
 
 
@@ -101,12 +102,10 @@ def _rest(done: Scaling) -> str:
         ("CPU until it listens, s", lambda each: each.start_cpu_s, 2),
         ("CPU until all nodes are registered, s", lambda each: each.register_cpu_s, 2),
     )
-    lines = [f"| at rest | {done.small} | {done.big} |", "|---|---|---|"]
+    lines = [f"| at rest | {' | '.join(done.sizes)} |", "|---" * (len(done.sizes) + 1) + "|"]
     for title, value, digits in rows:
-        small, big = (
-            _shown(_of(done.rests, size, value), digits) for size in (done.small, done.big)
-        )
-        lines.append(f"| {title} | {small} | {big} |")
+        figures = [_shown(_of(done.rests, size, value), digits) for size in done.sizes]
+        lines.append(f"| {title} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 
@@ -114,11 +113,11 @@ def _pages(done: Scaling) -> list[str]:
     if not any(each.pages for each in done.rests):
         return []
     lines = [
-        f"| {done.big}, probes included | KiB | CPU, ms | took, ms | another client waited, ms |",
+        f"| {done.sizes[-1]}, probes included | KiB | CPU ms | took ms | other client waited ms |",
         "|---|---|---|---|---|",
     ]
-    big = [each for each in done.rests if each.size == done.big]
-    for pages in zip(*(each.pages for each in big), strict=True):
+    told = [each for each in done.rests if each.size == done.sizes[-1]]
+    for pages in zip(*(each.pages for each in told), strict=True):
         cpu = figure(page.cpu_s * 1000 for page in pages)
         took = figure(page.took_s * 1000 for page in pages)
         waited = figure(page.waited_s * 1000 for page in pages)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scaling
-from benchmarks.cluster import BIG, SMALL, Size, address, beat, node_id, registration
+from benchmarks.cluster import BIG, SMALL, WIDE, Size, address, beat, node_id, registration
 from benchmarks.figures import Sample
 from benchmarks.fleet import Heard
 from benchmarks.job import Outcome
@@ -23,11 +23,9 @@ def test_a_run_measures_both_sizes_and_writes_json(
 ) -> None:
     assert scaling.main(["--tiny", "--rounds", "1", "--out", str(tmp_path)]) == 0
     run = json.loads((tmp_path / "scaling.json").read_text())
-    assert (run["small"], run["big"]) == ("1x1", "20x10")
+    assert run["sizes"] == ["1x1", "20x10 wide"]
     seen = {(each["gateway"], each["workload"]): each for each in run["samples"]}
-    assert set(seen) == {
-        (size, work) for size in ("1x1", "20x10") for work in ("requests", ONE_BY_ONE)
-    }
+    assert set(seen) == {(size, work) for size in run["sizes"] for work in ("requests", ONE_BY_ONE)}
     assert all(each["outcome"]["failed"] == 0 and each["cpu_s"] > 0 for each in seen.values())
     small, big = run["rests"]
     assert big["pss_bytes"] > 0
@@ -37,11 +35,14 @@ def test_a_run_measures_both_sizes_and_writes_json(
     assert "| GET /metrics |" in capsys.readouterr().out
 
 
-def test_every_alias_has_a_node_and_every_node_serves_the_first() -> None:
-    told = [parse_register(registration(BIG, node, 18_000)) for node in range(BIG.nodes)]
-    roles = [[role for model in each.served_models for role in model.roles] for each in told]
-    assert {role for each in roles for role in each} == set(BIG.models)
-    assert all(each[0] == MODEL for each in roles)
+@pytest.mark.parametrize(("size", "nodes"), [(BIG, 3), (WIDE, WIDE.nodes)])
+def test_every_alias_has_nodes_and_in_a_wide_cluster_the_first_has_all(
+    size: Size, nodes: int
+) -> None:
+    told = [parse_register(registration(size, node, 18_000)) for node in range(size.nodes)]
+    roles = [{role for model in each.served_models for role in model.roles} for each in told]
+    assert set().union(*roles) == set(size.models)
+    assert sum(MODEL in each for each in roles) == nodes
     assert len({each.url for each in told}) == len({each.node_id for each in told}) == BIG.nodes
     assert {len(name) for name in BIG.models} == {len(MODEL)}
 
@@ -64,8 +65,7 @@ def test_what_heartbeats_cost_meanwhile_is_no_cost_of_requests() -> None:
     run = Scaling(
         at="2026-01-01",
         rounds=1,
-        small=sizes[0],
-        big=sizes[1],
+        sizes=sizes,
         titles={"requests": "Requests"},
         samples=tuple(
             _sample(size, work, cpu_s)
@@ -75,8 +75,8 @@ def test_what_heartbeats_cost_meanwhile_is_no_cost_of_requests() -> None:
         rests=(_rest(sizes[0], 0.0), _rest(sizes[1], 0.45)),
     )
     assert [round(each.cpu_s, 6) for each in run.net] == [0.1, 0.1, 0.11, 0.11]
-    row = "| Requests | 1000.0 (1000.0 to 1000.0) µs | 1100.0 (1100.0 to 1100.0) µs | 2000.0 µs"
-    assert f"{row} | 1.10 (1.10 to 1.10) |" in tables(run)
+    row = "| 1000x500 | 1100.0 (1100.0 to 1100.0) µs | 1.10 (1.10 to 1.10) | 2000.0 µs |"
+    assert row in tables(run)
 
 
 def _sample(size: str, work: str, cpu_s: float) -> Sample:
