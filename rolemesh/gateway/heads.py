@@ -18,6 +18,7 @@ from rolemesh.server.inbound import Inbound
 from rolemesh.wire.headers import answerable, forwardable
 from rolemesh.wire.http1 import lines, request_start
 
+MAX_FIXED = 16_384  # 1,000 aliases with a few backends each
 _OURS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
 _STREAM = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
 
@@ -55,7 +56,7 @@ def towards_client(inbound: Inbound, head: Head, fixed: Fixed) -> bytes:
     return b"%b%b%b" % (passed, inbound.id_line, fixed.lines)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MAX_FIXED)
 def answered(alias: str, backend: Backend, model: str, id_header: str, *, streams: bool) -> Fixed:
     """Who answered, and what an event stream needs besides."""
     kind = b"X-RoleMesh-Backend" if backend.node_id is None else b"X-RoleMesh-Node"
@@ -69,7 +70,7 @@ def answered(alias: str, backend: Backend, model: str, id_header: str, *, stream
     return Fixed(b"", lines(named), _names(id_header))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MAX_FIXED)
 def _fixed(backend: Backend, target: str, via: tuple[bytes, bytes], id_header: str) -> Fixed:
     start = request_start("POST", backend.url.prefix + target, backend.url.authority)
     headers = [*_OURS, via]

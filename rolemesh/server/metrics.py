@@ -25,7 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from rolemesh import __version__
-from rolemesh.server.tally import Counts, Histograms
+from rolemesh.server.tally import Counts, Histogram, Histograms
 
 OTHER = "_other"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -150,12 +150,13 @@ class Metrics:
 
 @frozen(eq=False)
 class _Told(Collector):
-    """The tallies, and copies of them made in `gather` for `collect`, which runs in another
-    thread."""
+    """The tallies, and copies of them made in `gather` for `collect`, which runs in another thread:
+    there are tens of thousands of lines, and the event loop waits for none of them."""
 
     counts: dict[tuple[str, str, str], Counts] = field(factory=dict)
     histograms: dict[tuple[str, str], Histograms] = field(factory=dict)
-    now: list[Metric] = field(factory=list)
+    counts_now: dict[tuple[str, str, str], Counts] = field(factory=dict)
+    histograms_now: dict[tuple[str, str], dict[str, Histogram]] = field(factory=dict)
 
     def count(self, name: str, text: str, labels: str) -> Counts:
         made = self.counts[f"rolemesh_{name}", text, labels] = Counts()
@@ -166,24 +167,24 @@ class _Told(Collector):
         return made
 
     def gather(self) -> None:
-        self.now[:] = [*self._counters(), *self._measured()]
+        for key, counts in self.counts.items():
+            self.counts_now[key] = counts.copy()
+        for name, histograms in self.histograms.items():
+            self.histograms_now[name] = {
+                alias: histogram.copy() for alias, histogram in histograms.items()
+            }
 
-    def collect(self) -> Iterable[Metric]:
-        return list(self.now)
-
-    def _counters(self) -> Iterator[Metric]:
-        for (name, text, labels), counts in self.counts.items():
+    def collect(self) -> Iterator[Metric]:
+        for (name, text, labels), counts in list(self.counts_now.items()):
             family = CounterMetricFamily(name, text, labels=labels.split())
             for values, count in counts.items():
                 family.add_metric(values, count)
             yield family
-
-    def _measured(self) -> Iterator[Metric]:
-        for (name, text), histograms in self.histograms.items():
-            family = HistogramMetricFamily(name, text, labels=["alias"])
+        for (name, text), histograms in list(self.histograms_now.items()):
+            measured = HistogramMetricFamily(name, text, labels=["alias"])
             for alias, histogram in histograms.items():
-                family.add_metric([alias], list(histogram.buckets()), histogram.sum)
-            yield family
+                measured.add_metric([alias], list(histogram.buckets()), histogram.sum)
+            yield measured
 
 
 @frozen(eq=False)

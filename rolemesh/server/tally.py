@@ -28,6 +28,12 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
+    def copy(self) -> Histogram:
+        made = Histogram(self._bounds)
+        made._counts[:] = self._counts
+        made.sum = self.sum
+        return made
+
     def buckets(self) -> Iterator[tuple[str, float]]:
         """Cumulated, as Prometheus has them."""
         count = 0

@@ -31,6 +31,7 @@ from rolemesh.proxy.exchange import Broken
 from rolemesh.server.inbound import Inbound
 from rolemesh.server.metrics import Metrics
 from rolemesh.wire.url import parse_url
+from tests.core.steps import steps
 from tests.gateway.configured import live
 from tests.gateway.received import Received, Taken, inbound
 from tests.gateway.scripted import END, REFUSED, ScriptedPools, answer, stream
@@ -442,3 +443,25 @@ async def _quietly(house: House) -> Inbound:
     made = inbound(Received(method="POST", path=CHAT, body=b'{"model": "planner"}'))
     await house.forward.serve(made)
     return made
+
+
+async def test_what_a_request_costs_does_not_grow_with_the_nodes(tmp_path: Path) -> None:
+    async def served(nodes: int) -> int:
+        house = House(tmp_path)
+        for number in range(nodes):
+            model = ServedModel("qwen3", ("reviewer",), slots=4)
+            url = parse_url(f"http://10.1.{number // 250}.{number % 250 + 1}")
+            wish = Registration(f"node-{number:03d}", url, (model,))
+            house.registry.register(wish, Caller("nodes"), asyncio.get_running_loop().time())
+            house.pools.plays[wish.node_id].append(answer())
+        await house.ask("reviewer")
+        asking = house.ask("reviewer")
+
+        def ask() -> None:
+            with pytest.raises(StopIteration):  # nothing that it asks for has to be waited for
+                asking.send(None)
+
+        return steps(ask)
+
+    await served(3)
+    assert await served(400) == await served(40)
