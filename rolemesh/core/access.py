@@ -79,9 +79,12 @@ def digest_of(presented: str) -> bytes:
 
 def admit_client(keys: Keyring, presented: str | None) -> Caller:
     """An empty keyring asks clients for no key. Raises InvalidApiKey."""
+    caller = keys.find(presented) if presented else None
+    if caller is not None:
+        return caller
     if not keys:
         return ANONYMOUS
-    return _holder(keys, presented)
+    raise _wrong_key()
 
 
 def admit_admin(keys: Keyring, presented: str | None, peer: Peer, trusted_proxies: bool) -> Caller:
@@ -144,8 +147,12 @@ def address_allowed(address: str, networks: Iterable[Network] | None) -> bool:
 def _holder(keys: Keyring, presented: str | None) -> Caller:
     caller = keys.find(presented) if presented else None
     if caller is None:
-        raise InvalidApiKey("The API key is missing or wrong.")
+        raise _wrong_key()
     return caller
+
+
+def _wrong_key() -> InvalidApiKey:
+    return InvalidApiKey("The API key is missing or wrong.")
 
 
 def _is_direct(peer: Peer, trusted_proxies: bool) -> bool:

@@ -73,11 +73,11 @@ class Table:
     def find_for(self, caller: Caller, model: str | None) -> Alias:
         """As `find`, within the caller's limits: to a limited key, all other aliases look the same,
         known or unknown. Raises ModelNotAllowed besides."""
+        if caller.models is None:
+            return self.find(model)
         try:
             alias = self.find(model)
         except ModelNotFound:
-            if caller.models is None:
-                raise
             raise model_not_allowed() from None
         check_model(caller, alias.name)
         return alias

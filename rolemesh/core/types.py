@@ -200,6 +200,9 @@ class Downstream(Protocol):
         """Write the head, with these header lines (wire/http1.lines). Framing is the downstream's:
         `length` None means until `end`."""
 
+    def answer(self, status: int, fields: bytes, body: bytes) -> None:
+        """The whole answer, instead of the calls above and below."""
+
     def write(self, data: bytes) -> None:
         """Write body bytes."""
 

@@ -123,7 +123,8 @@ class Forward:
 
     async def _forward(self, call: Call) -> None:
         alias, attempts = call.alias, call.attempts
-        while (candidate := self._take(call) or await self._wait(call)) is not None:
+        take = self._slots.take
+        while candidate := take(call.planned.candidates, call.tried) or await self._wait(call):
             call.tried.add(candidate.key)
             call.inbound.line.attempts = len(call.tried)
             try:
@@ -146,12 +147,9 @@ class Forward:
         chance = random.randrange  # where a request goes is no secret
         return plan(alias, self._registry, self._health, self._now(), turn, chance)
 
-    def _take(self, call: Call) -> Candidate | None:
-        """The first untried candidate with room. The caller releases it."""
-        return self._slots.take(call.planned.candidates, call.tried)
-
     async def _wait(self, call: Call) -> Candidate | None:
-        """The same, waited for. None: there is no other one, or none had room in time."""
+        """For a candidate with room, that the caller releases. None: there is no untried one, or
+        none had room in time."""
         while untried := call.untried:
             call.inbound.phase = "queue"
             try:
@@ -162,22 +160,24 @@ class Forward:
             if candidate is not None:
                 return candidate
             call.planned = self._plan(call.alias)  # the candidates themselves have changed
-            if (candidate := self._take(call)) is not None:
+            candidate = self._slots.take(call.planned.candidates, call.tried)
+            if candidate is not None:
                 return candidate
         return None
 
     async def _attempt(self, call: Call, candidate: Candidate) -> Attempt | None:
         """One try. None: the answer has been relayed."""
-        backend, line = candidate.backend, call.inbound.line
+        inbound, backend = call.inbound, candidate.backend
+        line = inbound.line
         model = model_to_send(call.alias, candidate, call.body.model)
         line.backend, line.model = backend.label, model
-        call.inbound.phase = "wait"
+        inbound.phase = "wait"
         exchange: Exchange | None = None
         result = "cancelled"
         try:
-            exchange = await self._pools.open(
-                backend, self._request(call, backend, model), call.alias.timeouts
-            )
+            body = rewrite(call.body, model, call.alias.defaults)
+            head = heads.towards_backend(inbound, backend, self.via, call.id_header, len(body))
+            exchange = await self._pools.open(backend, [head, body], call.alias.timeouts)
             self._health.attempt_worked(backend.label)
             status = exchange.answer.head.status
             failed = None
@@ -186,7 +186,9 @@ class Forward:
             if failed is not None:
                 result = failed.failure.value
             else:
-                await self._relay(call, exchange, candidate, model)
+                ended = self._relay(call, exchange, candidate, model)
+                if ended is not None:
+                    await ended
                 result = "ok"
                 if status >= 500 or is_failure(status, credential=False):
                     result, line.outcome = Failure.STATUS.value, "upstream_error"
@@ -201,17 +203,10 @@ class Forward:
             self._metrics.attempted(backend.label, result)
         return failed
 
-    def _request(self, call: Call, backend: Backend, model: str) -> list[bytes]:
-        body = rewrite(call.body, model, call.alias.defaults)
-        return [
-            heads.towards_backend(call.inbound, backend, self.via, call.id_header, len(body)),
-            body,
-        ]
-
     def _relay(
         self, call: Call, exchange: Exchange, candidate: Candidate, model: str
-    ) -> asyncio.Future[None]:
-        """Done when the answer has reached its end."""
+    ) -> asyncio.Future[None] | None:
+        """Done when the answer has come to its end; None: it has already."""
         inbound = call.inbound
         inbound.phase = "relay"
         head = exchange.answer.head

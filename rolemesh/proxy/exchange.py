@@ -81,20 +81,26 @@ class Exchange:
         fields: bytes,
         splitter: EventSplitter | None,
         needs_done: bool,
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[None] | None:
         """Write head and body to the client until the answer ends: then the future is done, or it
-        raises Broken. Raises Broken at once, and has written nothing, if it is too late.
+        raises Broken. None: it is whole already. Raises Broken at once, and has written nothing, if
+        it is too late.
 
         `splitter` for an event stream; `needs_done`: it has to end with `data: [DONE]`.
         """
         if self._broken is not None:
             raise self._broken
+        answer = self.answer
+        if answer.complete and answer.length is not None and splitter is None:
+            self._first = body = answer.take()
+            downstream.answer(answer.head.status, fields, body)
+            return None
         ended = self._relayed = self._loop.create_future()
         self._splitter = splitter
         self._needs_done = needs_done
         self._downstream = downstream
-        length = None if splitter is not None else self.answer.length
-        downstream.start(self.answer.head.status, fields, length)
+        length = None if splitter is not None else answer.length
+        downstream.start(answer.head.status, fields, length)
         if self._paused:  # what is held was too much already
             self.resume()
         downstream.connect(self)
@@ -105,7 +111,8 @@ class Exchange:
         """Let go. Unless the answer is whole, the connection is closed at once, so that the backend
         stops working on it. May be called at any time, and again."""
         connection, self._connection = self._connection, None
-        self._leave_downstream()
+        if self._downstream is not None:
+            self._leave_downstream()
         if connection is not None:
             connection.abort()
 
@@ -119,7 +126,8 @@ class Exchange:
 
     def usage(self) -> Usage:
         """Tokens, as far as the backend told them."""
-        return read_usage(self._first, b"".join(self._tail))
+        tail = b"".join(self._tail) if self._tail else self._first
+        return read_usage(self._first, tail)
 
     # Flow: the client's buffer is full, or has room again
 

@@ -94,6 +94,15 @@ class ConnectionDownstream:
         # Kept for the first bytes of the body, so that both leave in one packet.
         self._head = answer_head(status, fields, framing)
 
+    def answer(self, status: int, fields: bytes, body: bytes) -> None:
+        self.start(status, fields, len(body))
+        self.whole = True
+        if not self.head_only:
+            self.body_bytes = len(body)
+            self._send(body)
+        else:
+            self._send(b"")
+
     def write(self, data: bytes) -> None:
         if self.head_only or not data:
             return

@@ -191,9 +191,7 @@ class HttpServer:
         if inbound.request.has_unread_body:
             downstream.keep_alive = False
         fields = lines([(b"Content-Type", answer.content_type), *answer.headers])
-        downstream.start(answer.status, inbound.id_line + fields, len(answer.body))
-        downstream.write(answer.body)
-        downstream.end()
+        downstream.answer(answer.status, inbound.id_line + fields, answer.body)
 
     def _write_error(self, inbound: Inbound, error: RoleMeshError) -> None:
         line, downstream = inbound.line, inbound.downstream

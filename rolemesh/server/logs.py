@@ -26,14 +26,16 @@ GATHER_S = 0.02
 BATCH_BYTES = 65_536
 FLUSH_S = 1.0
 
+_root = logging.getLogger()
 _access = logging.getLogger("rolemesh.access")
 
 
 def access_line(line: AccessLine) -> None:
     """One line for one request, at level info. Cheap: formatting is the writer's."""
-    if not _access.isEnabledFor(logging.INFO):
-        return
-    _access.handle(AccessRecord(line))
+    if _access.isEnabledFor(logging.INFO):
+        record = AccessRecord(line)
+        for handler in _root.handlers:
+            handler.handle(record)
 
 
 class AccessRecord(logging.LogRecord):
@@ -102,19 +104,16 @@ class LogWriter(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the lock of logging.Handler: a deque's append needs none."""
-        self.emit(record)
-        return True
-
-    def emit(self, record: logging.LogRecord) -> None:
         if len(self._queue) >= QUEUE_LINES:
             self._overflowed += 1
-            return
+            return False
         if record.args:
             # Now, not in the thread: the arguments may have changed by then.
             record.msg, record.args = record.getMessage(), None
         self._queue.append(record)
         if not self._wanted.is_set():
             self._wanted.set()
+        return True
 
     def flush(self) -> None:
         """Wait until everything is written, at most FLUSH_S. Not for the event loop."""

@@ -47,6 +47,8 @@ class Scraped:
 
 
 _GPU = ("node", "gpu")
+# An upstream may send any three digits, or more.
+_CODES = {status: str(status) for status in range(100, 600)}
 SCRAPED = (
     Scraped("requests_in_flight", "Requests begun and not ended.", ("alias",)),
     Scraped("connections", "Client connections that are open."),
@@ -102,9 +104,7 @@ class Metrics:
     ) -> None:
         """The counterpart of `began`. `outcome` as in the access log."""
         self._in_flight[alias] -= 1
-        # An upstream may send any three digits, or more.
-        code = str(status) if 100 <= status <= 599 else OTHER
-        self._requests[alias, code, outcome] += 1
+        self._requests[alias, _CODES.get(status, OTHER), outcome] += 1
         self._durations[alias].observe(duration_s)
         if first_byte_s is not None:
             self._first_bytes[alias].observe(first_byte_s)

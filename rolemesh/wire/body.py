@@ -27,6 +27,7 @@ SMALL_BYTES = 2**16
 
 _SPLIT = msgspec.json.Decoder(dict[str, Raw])
 _STRING = msgspec.json.Decoder(str)
+_NULL = Raw(b"null")
 _STREAM = {b"true": True, b"false": False, b"null": False}
 
 # Possessive: giving back white space, byte by byte, never makes a match.
@@ -106,11 +107,10 @@ def _model(fields: Mapping[str, Raw]) -> str | None:
     raw = fields.get("model")
     if raw is None:
         return None
-    text = bytes(raw)
-    if text == b"null":
+    if raw == _NULL:
         return None
     try:
-        return _STRING.decode(text)
+        return _STRING.decode(raw)
     except msgspec.DecodeError:  # another type, or half of a character
         raise InvalidValue("model must be a string.", param="model") from None
 
@@ -206,7 +206,7 @@ def _compact(data: bytes, fields: Mapping[str, Raw]) -> tuple[int, int] | None:
         length = len(name)
         if length > MAX_NAME:
             return None
-        at += length + 4 + _size(value)
+        at += length + 4 + len(memoryview(value))
     if at != len(data):
         return None
     return model_at, at - 1

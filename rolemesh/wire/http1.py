@@ -13,7 +13,6 @@ _STATUS_LINES = {
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_LENGTH_DIGITS = 10
-_LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")  # as nearly everyone writes it
 
 
 def request_head(method: str, target: str, authority: str, headers: Pairs, length: int) -> bytes:
@@ -52,12 +51,13 @@ def apart_from_length(data: bytes, head_end: int) -> tuple[bytes, int]:
     The same bytes without it are the same head: it stands behind the end of a line, so nothing else
     in a head can look like it.
     """
-    for name in _LENGTHS:
-        at = data.find(name, 0, head_end)
-        if at >= 0:
-            at += len(name)
-            end = data.find(b"\r\n", at, head_end + 2)
-            digits = data[at:end]
-            if end - at <= MAX_LENGTH_DIGITS and digits.isdigit():
-                return data[:at] + data[end:head_end], int(digits)
+    at = data.find(b"\r\nContent-Length: ", 0, head_end)
+    if at < 0:
+        at = data.find(b"\r\ncontent-length: ", 0, head_end)
+    if at >= 0:
+        at += 18
+        end = data.find(b"\r\n", at, head_end + 2)
+        digits = data[at:end]
+        if end - at <= MAX_LENGTH_DIGITS and digits.isdigit():
+            return data[:at] + data[end:head_end], int(digits)
     return data[:head_end], -1

@@ -84,6 +84,12 @@ class RecordedDownstream:
         self.started = True
         self.status, self.fields, self.length = status, fields, length
 
+    def answer(self, status: int, fields: bytes, body: bytes) -> None:
+        self.start(status, fields, len(body))
+        if body:
+            self.write(body)
+        self.end()
+
     def write(self, data: bytes) -> None:
         assert self.started
         assert not self.ended
@@ -118,6 +124,9 @@ class Play:
 
     def relay(self, splitter: EventSplitter | None = None, *, needs_done: bool = False) -> Play:
         self.relayed = self.exchange.relay(self.downstream, b"A: b\r\n", splitter, needs_done)
+        if self.relayed is None:
+            self.relayed = self.clock.create_future()
+            self.relayed.set_result(None)
         return self
 
     @property

@@ -33,7 +33,9 @@ async def ask(pools: Pools, backend: Backend, timeouts: Timeouts = TIMEOUTS) -> 
 
 async def relayed(exchange: Exchange) -> bytes:
     downstream = RecordedDownstream()
-    await exchange.relay(downstream, [], None, False)
+    ended = exchange.relay(downstream, b"", None, False)
+    if ended is not None:
+        await ended
     return downstream.written
 
 
