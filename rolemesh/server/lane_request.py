@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from rolemesh.server.request import too_large
 from rolemesh.wire.ordinary import OrdinaryHead
@@ -18,40 +17,25 @@ class LaneRequest:
     """server.request.Request of the ordinary shape. Its body may still be on its way: `missing`
     bytes of it; `late` when they have stopped coming."""
 
-    __slots__ = ("_head", "_length", "_parts", "_waiter", "late", "missing", "peer")
+    __slots__ = (
+        "_fields", "_length", "_parts", "_waiter", "kept", "late", "missing", "peer",
+        "raw_headers", "raw_path", "target",
+    )  # fmt: skip
+
+    method = "POST"
+    version = (1, 1)
 
     def __init__(self, head: OrdinaryHead, length: int, peer: str | None, body: bytes) -> None:
-        self._head = head
+        self.raw_path = self.target = head.path
+        self.raw_headers = head.raw_headers
+        self.kept = head.kept
+        self._fields = head.fields
         self._length = length
         self._parts = [body]
         self.missing = length - len(body)
         self._waiter: asyncio.Future[None] | None = None
         self.late = False
         self.peer = peer
-
-    @property
-    def method(self) -> str:
-        return "POST"
-
-    @property
-    def raw_path(self) -> str:
-        return self._head.path
-
-    @property
-    def target(self) -> str:
-        return self._head.path
-
-    @property
-    def version(self) -> tuple[int, int]:
-        return 1, 1
-
-    @property
-    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        return self._head.raw_headers
-
-    @property
-    def kept(self) -> dict[object, Any]:
-        return self._head.kept
 
     @property
     def has_unread_body(self) -> bool:
@@ -63,7 +47,7 @@ class LaneRequest:
         return self._waiter is not None
 
     def header(self, name: str) -> str | None:
-        value = self._head.fields.get(_lower(name))
+        value = self._fields.get(_lower(name))
         return None if value is None else value.decode("ascii")
 
     def headers(self, name: str) -> Sequence[str]:

@@ -63,11 +63,12 @@ class Request(Protocol):
 def once(request: Request, work_out: Callable[[Request], T]) -> T:
     """What `work_out` makes of the request's head alone. It is kept for all requests with the very
     same head, where the server knows them again; not when it raises."""
-    kept = request.kept
-    if work_out not in kept:
-        kept[work_out] = work_out(request)
-    value: T = kept[work_out]
-    return value
+    kept: dict[object, T] = request.kept
+    try:
+        return kept[work_out]
+    except KeyError:
+        value = kept[work_out] = work_out(request)
+        return value
 
 
 class AiohttpRequest:
