@@ -94,6 +94,8 @@ def plan(
     """`turn` counts the alias's requests; `chance(n)` is random.randrange or its like."""
     failing = health.failing(now)
     if alias.role is None:
+        if len(alias.backends) == 1:
+            return Plan(alias.backends)
         return _planned(order(alias.strategy, alias.backends, turn, chance), (), failing)
     serving = registry.serving(alias.role, now)
     if not serving.candidates:

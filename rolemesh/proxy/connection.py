@@ -27,13 +27,16 @@ _buffer = memoryview(bytearray(READ_BYTES))
 class Connection(asyncio.BufferedProtocol):
     """Carries one exchange at a time; idle in its pool otherwise."""
 
-    __slots__ = ("_answered", "_ended", "_pool", "_transport", "exchange", "idle_until")
+    __slots__ = (
+        "_answered", "_ended", "_paused", "_pool", "_transport", "exchange", "idle_until",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._answered = False  # whether a byte has ever come
         self._ended = False
+        self._paused = False
         self.exchange: Exchange | None = None
         self.idle_until = 0.0
 
@@ -63,12 +66,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         # A backend that answered before it had read the request will read the rest as another one.
         written = not transport.is_closing() and transport.get_write_buffer_size() == 0
-        idle_s = IDLE_S
         told_s = answer.head.keep_alive_s
-        if told_s is not None:
-            idle_s = min(IDLE_S, told_s - _MARGIN_S)
+        idle_s = IDLE_S if told_s is None else min(IDLE_S, told_s - _MARGIN_S)
         if answer.reusable and written and idle_s > 0:
-            transport.resume_reading()
+            if self._paused:
+                self.resume_reading()
             self._pool.keep(self, idle_s)
         else:
             self.abort()
@@ -80,10 +82,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
+            self._paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
+            self._paused = False
             self._transport.resume_reading()
 
     # What the event loop calls

@@ -68,7 +68,7 @@ class Exchange:
         self._needs_done = False
         self._relayed: asyncio.Future[None] | None = None
         self._first = b""
-        self._tail: deque[bytes] = deque(maxlen=_TAIL_PIECES)
+        self._tail: deque[bytes] | None = None
         self.answer = Answer()
         self.first_byte_at: float | None = None
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -217,7 +217,9 @@ class Exchange:
     def _write(self, downstream: Downstream, data: bytes) -> None:
         if data:
             downstream.write(data)
-            self._first = self._first or data[:WINDOW_BYTES]
+            if self._tail is None:
+                self._first = data[:WINDOW_BYTES]
+                self._tail = deque(maxlen=_TAIL_PIECES)
             self._tail.append(data[-WINDOW_BYTES:])
 
     def _leave_downstream(self) -> None:

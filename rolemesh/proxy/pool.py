@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from functools import lru_cache
-from weakref import WeakValueDictionary
 
 from rolemesh.core.failover import may_try_fresh
 from rolemesh.core.health import Reason
@@ -26,7 +25,7 @@ UNANSWERED_S = 0.1
 
 
 class Pool:
-    """The idle connections to one place.
+    """The idle connections to one place. `awaited`: how many wait for a new one.
 
     While a new connection has waited for its first byte for UNANSWERED_S, none is kept idle: a
     server of few threads (llama-server) gives one to each idle connection, and lets the new one
@@ -39,6 +38,12 @@ class Pool:
         self._loop = loop
         self._unanswered: dict[Connection, float] = {}  # since when, the oldest first
         self._idle: list[Connection] = []
+        self._connections = 0
+        self.awaited = 0
+
+    @property
+    def is_unused(self) -> bool:
+        return not (self._connections or self.awaited)
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -62,6 +67,7 @@ class Pool:
 
     def begun(self, connection: Connection) -> None:
         """A new one, that no byte has come on."""
+        self._connections += 1
         self._unanswered[connection] = self._loop.time()
 
     def answered(self, connection: Connection) -> None:
@@ -69,6 +75,7 @@ class Pool:
         del self._unanswered[connection]
 
     def lost(self, connection: Connection) -> None:
+        self._connections -= 1
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -96,8 +103,7 @@ class Pools:
     def __init__(self, loop: asyncio.AbstractEventLoop, names: Names | None = None) -> None:
         self._loop = loop
         self._names = names or Names(loop)
-        # Connections hold their pool. One that has none any more is forgotten: nodes come and go.
-        self._pools: WeakValueDictionary[Place, Pool] = WeakValueDictionary()
+        self._pools: dict[Place, Pool] = {}
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._exchanges: set[Exchange] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -108,7 +114,10 @@ class Pools:
         A kept connection that is lost before any byte of an answer is replaced by a new one, once.
         The caller closes the exchange, also when it is cancelled while waiting in `relay`.
         """
-        pool = self._pool(backend)
+        place = _place(backend)
+        pool = self._pools.get(place)
+        if pool is None:
+            pool = self._new_pool(place)
         connection = pool.take()
         reused = connection is not None
         while True:
@@ -148,15 +157,19 @@ class Pools:
         self._pools.clear()
         self._names.close()
 
-    def _pool(self, backend: Backend) -> Pool:
-        place = _place(backend)
-        pool = self._pools.get(place)
-        if pool is None:
-            pool = self._pools[place] = Pool(place, self._loop)
-            self._watch()
+    def _new_pool(self, place: Place) -> Pool:
+        pool = self._pools[place] = Pool(place, self._loop)
+        self._watch()
         return pool
 
     async def _connect(self, pool: Pool, timeouts: Timeouts) -> Connection:
+        pool.awaited += 1
+        try:
+            return await self._connect_at_need(pool, timeouts)
+        finally:
+            pool.awaited -= 1
+
+    async def _connect_at_need(self, pool: Pool, timeouts: Timeouts) -> Connection:
         try:
             return await self._new_connection(pool, timeouts)
         except Broken as broken:
@@ -198,10 +211,12 @@ class Pools:
         now = self._loop.time()
         for exchange in tuple(self._exchanges):
             exchange.check(now)
-        for pool in self._pools.values():
+        for pool in tuple(self._pools.values()):
             pool.sweep(now)
+            if pool.is_unused:  # nodes come and go
+                del self._pools[pool.place]
         self._timer = None
-        if self._exchanges or self._has_idle():
+        if self._exchanges or self._pools:
             self._watch()
 
 

@@ -97,11 +97,10 @@ class ConnectionDownstream:
     def answer(self, status: int, fields: bytes, body: bytes) -> None:
         self.start(status, fields, len(body))
         self.whole = True
-        if not self.head_only:
-            self.body_bytes = len(body)
-            self._send(body)
-        else:
-            self._send(b"")
+        if self.head_only:
+            body = b""
+        self.body_bytes = len(body)
+        self._send(body)
 
     def write(self, data: bytes) -> None:
         if self.head_only or not data:
