@@ -206,6 +206,10 @@ class Downstream(Protocol):
     def write(self, data: bytes) -> None:
         """Write body bytes."""
 
+    def write_chunk(self, framed: bytes, at: int) -> None:
+        """Write the body bytes of one whole chunk, framed as wire/http1.chunk does; they begin
+        `at`."""
+
     def end(self) -> None:
         """The answer is whole."""
 

@@ -62,11 +62,12 @@ _known: dict[bytes, Head] = {}
 
 class Answer:
     """What has come so far. `head` and `length` (None: not told) hold once `has_head`. `parts` are
-    pieces of the body that nobody has taken yet."""
+    pieces of the body that nobody has taken yet. `between_chunks`: what was fed ended with a whole
+    chunk, so a whole one may pass by unfed: the parser would be left as it is."""
 
     __slots__ = (
         "_bare_bytes", "_begun", "_heads", "_interim", "_key", "_left", "_parser", "_skipping",
-        "complete", "flaw", "has_head", "head", "length", "parts",
+        "between_chunks", "complete", "flaw", "has_head", "head", "length", "parts",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class Answer:
         self._key = b""  # to remember the head by
         self._left = -1  # bytes of the body that have not come, behind a known head
         self._parser: httptools.HttpResponseParser | None = None
-        self.has_head = self.complete = False
+        self.has_head = self.complete = self.between_chunks = False
         self.flaw: str | None = None
         self.parts: list[bytes] = []
         self.length: int | None = None
@@ -137,6 +138,8 @@ class Answer:
             self._check_protocol()
         if self._bare_bytes > MAX_HEAD_BYTES:
             self._refuse(f"its {'trailer' if self.has_head else 'head'} is too large")
+        if self.between_chunks and (self.complete or bytes(data[-2:]) != b"\r\n"):
+            self.between_chunks = False  # half of the next one's size may have come
         if self.complete and self._key:
             self._remember()
 
@@ -199,6 +202,12 @@ class Answer:
             self.head.status = status
             self._read_head(self.head, parser.get_http_version() == "1.0")
             self.has_head = True
+
+    def on_chunk_header(self) -> None:
+        self.between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self.between_chunks = True
 
     def on_body(self, body: bytes) -> None:
         if not self.complete:  # else it belongs to a second answer

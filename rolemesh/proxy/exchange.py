@@ -147,8 +147,16 @@ class Exchange:
     def feed(self, data: memoryview) -> None:
         """Bytes of the answer have come. `data` is only valid during the call."""
         self._heard_at = self._loop.time()
+        answer, downstream, splitter = self.answer, self._downstream, self._splitter
+        if answer.between_chunks and downstream is not None and splitter is not None:
+            # The usual step of a stream: one chunk, of whole events. It goes on as it is.
+            framed = bytes(data)
+            at = splitter.whole_chunk(framed)
+            if at and self._tail is not None:
+                downstream.write_chunk(framed, at)
+                self._tail.append(framed[-WINDOW_BYTES:])
+                return
         self._received += len(data)
-        answer = self.answer
         answer.feed(data)
         # With extra bytes behind an answer that the client already has some of, it gets the rest;
         # the connection is not used again.

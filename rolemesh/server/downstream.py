@@ -108,6 +108,16 @@ class ConnectionDownstream:
         self.body_bytes += len(data)
         self._send(chunk(data) if self._chunked else data)
 
+    def write_chunk(self, framed: bytes, at: int) -> None:
+        transport = self._connection.transport
+        if self._head or not self._chunked or self.head_only or transport is None:
+            self.write(framed[at:-2])
+            return
+        size = len(framed)
+        self.body_bytes += size - at - 2
+        self._connection.written += size
+        transport.write(framed)
+
     def end(self) -> None:
         self.whole = True
         self._send(LAST_CHUNK if self._chunked and not self.head_only else b"")

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 
 MAX_HELD_BYTES = 64 * 1024
+MAX_SIZE_DIGITS = 5  # of a chunk that is looked at as a whole
 
 # Every way in which a blank line, seen whole, can end. Data that ends so ends an event.
 _BLANK = (b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n", b"\n\r")
+_BLANK_FRAMED = tuple(blank + b"\r\n" for blank in _BLANK)
 _DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
 _DONE_LATER = re.compile(rb"[\r\n]data: ?\[DONE\]")  # the first bytes are the middle of a line
 
@@ -51,6 +53,14 @@ class EventSplitter:
         self._look_for_done(events)
         self._begin_event()
         return events + self._hold(data[end:]) if end < len(data) else events
+
+    def whole_chunk(self, framed: bytes) -> int:
+        """Where the events begin in `framed`, when it is one HTTP chunk just as wire/http1.chunk
+        makes it, and `feed` would return all of them and be left as it is. Else 0."""
+        if self._last or not framed.endswith(_BLANK_FRAMED) or b"[DONE]" in framed:
+            return 0
+        at = framed.find(b"\r\n", 1, MAX_SIZE_DIGITS + 2) + 2
+        return at if at > 2 and framed[: at - 2] == b"%x" % (len(framed) - at - 2) else 0
 
     def flush(self) -> bytes:
         """What is held when the upstream ended the stream by itself and in order.

@@ -10,6 +10,7 @@ from rolemesh.core.types import Flow, Timeouts
 from rolemesh.proxy.answer import Answer
 from rolemesh.proxy.connection import Connection
 from rolemesh.proxy.exchange import Exchange
+from rolemesh.wire.http1 import chunk
 from rolemesh.wire.sse import EventSplitter
 
 TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=10.0, idle_s=5.0)
@@ -64,6 +65,7 @@ class RecordedDownstream:
         self.fields = b""
         self.length: int | None = None
         self.pieces: list[bytes] = []
+        self.chunks = 0  # that were passed on as they came
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -89,6 +91,11 @@ class RecordedDownstream:
         if body:
             self.write(body)
         self.end()
+
+    def write_chunk(self, framed: bytes, at: int) -> None:
+        assert chunk(framed[at:-2]) == framed
+        self.chunks += 1
+        self.write(framed[at:-2])
 
     def write(self, data: bytes) -> None:
         assert self.started

@@ -347,3 +347,25 @@ def test_only_so_many_heads_are_remembered() -> None:
     for number in range(2 * MAX_KNOWN):
         fed(OK + b"A: %d\r\nContent-Length: 0\r\n\r\n" % number)
         assert len(answer_module._known) <= MAX_KNOWN
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20), max_size=6), st.data())
+def test_a_whole_chunk_between_chunks_may_pass_by_unfed(
+    bodies: list[bytes], data: st.DataObject
+) -> None:
+    rest = b"".join(b"%x\r\n%b\r\n" % (len(body), body) for body in bodies) + b"0\r\n\r\n"
+    answer = fed(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+    while rest:
+        if answer.between_chunks and data.draw(st.booleans()):
+            answer.feed(memoryview(b"3\r\nabc\r\n"))
+            assert answer.between_chunks
+        size = data.draw(st.integers(1, len(rest)))
+        answer.feed(memoryview(rest[:size]))
+        rest = rest[size:]
+        if answer.between_chunks:
+            at_a_chunk = fed(OK + b"Transfer-Encoding: chunked\r\n\r\n" + rest)
+            assert at_a_chunk.complete
+            assert at_a_chunk.flaw is None
+    assert answer.complete
+    assert answer.flaw is None
+    assert not answer.between_chunks

@@ -116,6 +116,18 @@ def test_any_cutting_of_a_stream_shows_the_client_whole_events_only(
     assert play.downstream.written == body
 
 
+def test_a_chunk_of_whole_events_goes_on_as_it_came() -> None:
+    events = [b"data: %d\n\n" % number for number in range(5)]
+    play = Play().feed(STREAM_HEAD, chunk(events[0])).relay(EventSplitter(), needs_done=True)
+    for event in events[1:]:
+        play.feed(chunk(event))
+    assert play.downstream.chunks == 4
+    play.feed(chunk(b"data: half"), chunk(b"\n\n"), chunk(events[0]), chunk(DONE), LAST)
+    assert play.ended
+    assert play.downstream.written == b"".join([*events, b"data: half\n\n", events[0], DONE])
+    assert play.downstream.chunks == 5
+
+
 def test_an_event_is_passed_on_the_moment_it_is_whole() -> None:
     play = Play().feed(STREAM_HEAD, chunk(b"data: 1\n")).relay(EventSplitter())
     assert play.downstream.started

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rolemesh.wire.http1 import chunk
 from rolemesh.wire.sse import MAX_HELD_BYTES, EventSplitter
 
 LINE_END = st.sampled_from([b"\n", b"\r", b"\r\n"])
@@ -49,9 +50,9 @@ def test_any_cutting_passes_on_the_same_bytes_and_whole_events_only(
 ) -> None:
     splitter, passed, seen = EventSplitter(), b"", b""
     ends = blank_line_ends(stream)
-    for chunk in cut(stream, places):
-        seen += chunk
-        passed += splitter.feed(chunk)
+    for piece in cut(stream, places):
+        seen += piece
+        passed += splitter.feed(piece)
         assert passed + splitter.held == seen
         assert len(passed) in ends
         assert len(passed) >= max(end for end in blank_line_ends(seen) if end <= len(seen))
@@ -76,9 +77,9 @@ def test_long_events_pass_on_as_they_come_and_nothing_is_lost(
 ) -> None:
     stream = b"".join(b"data: " + b"x" * size + end + end for size, end in events)
     splitter, passed, seen = EventSplitter(), b"", b""
-    for chunk in cut(stream, places):
-        seen += chunk
-        passed += splitter.feed(chunk)
+    for piece in cut(stream, places):
+        seen += piece
+        passed += splitter.feed(piece)
         assert passed + splitter.held == seen
         assert len(splitter.held) <= MAX_HELD_BYTES
         assert splitter.mid_event == (len(passed) not in blank_line_ends(stream))
@@ -198,3 +199,49 @@ def test_nothing_fed_is_nothing_passed_on() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"") == b""
     assert splitter.flush() == b""
+
+
+EVENTS = st.lists(
+    st.sampled_from(
+        [b"data: 1\n\n", b"data: 2\r\n\r\n", b": c\r\r", b"data: [DONE]\n\n", b"data: half", b"\n"]
+    ),
+    max_size=4,
+).map(b"".join)
+
+
+@given(EVENTS, EVENTS)
+def test_a_chunk_that_passes_whole_is_one_that_feed_would_return(before: bytes, now: bytes) -> None:
+    splitter, other = EventSplitter(), EventSplitter()
+    splitter.feed(before)
+    other.feed(before)
+    at = splitter.whole_chunk(chunk(now))
+    if at:
+        assert chunk(now)[at:-2] == now
+        assert other.feed(now) == now
+        assert (splitter.held, splitter.done, splitter.mid_event) == (
+            other.held,
+            other.done,
+            other.mid_event,
+        )
+        assert other.feed(b"data: 3\n") == splitter.feed(b"data: 3\n") == b""
+
+
+@pytest.mark.parametrize(
+    "framed",
+    [
+        b"",
+        b"\r\n",
+        b"0\r\n\r\n",
+        b"A\r\ndata: 12\n\n\r\n",  # upper case
+        b"0a\r\ndata: 12\n\n\r\n",
+        b"+a\r\ndata: 12\n\n\r\n",
+        b"a;x=y\r\ndata: 12\n\n\r\n",
+        b"9\r\ndata: 12\n\n\r\n",
+        b"b\r\ndata: 12\n\n\r\n",
+        b"a\r\ndata: 12\n\n\r\na\r\ndata: 12\n\n\r\n",
+        b"a\r\ndata: 12\n\n",
+        b"a\ndata: 12\n\n\r\n",
+    ],
+)
+def test_what_is_not_just_one_plain_chunk_does_not_pass_whole(framed: bytes) -> None:
+    assert EventSplitter().whole_chunk(framed) == 0
