@@ -100,7 +100,8 @@ async def _hold(place: Place, options: argparse.Namespace) -> int:
     _tell(base)
     run_s = options.minutes * 60
     script = script_for(options.streams, run_s, options.event_bytes)
-    holding = Holding(place.port, scene.request(script), script)
+    request = scene.request(script, size=options.prompt_bytes)
+    holding = Holding(place.port, request, script)
     await holding.open(options.streams)
     readings: list[Reading] = []
     reader = asyncio.create_task(_read_on(watch, readings, options.every_s, holding))
@@ -183,6 +184,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--streams", type=int, default=0, help="hold so many open instead")
     parser.add_argument("--event-bytes", type=int, default=230, help="with --streams")
+    parser.add_argument("--prompt-bytes", type=int, default=1024, help="with --streams")
     parser.add_argument("--every-s", type=float, default=2.0, help="between two readings")
     parser.add_argument("--no-warm-up", dest="warm_up", action="store_false")
     parser.add_argument("--trace", type=int, default=0, help="remember so many frames; slow")

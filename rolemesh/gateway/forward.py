@@ -178,6 +178,7 @@ class Forward:
             body = rewrite(call.body, model, call.alias.defaults)
             head = heads.towards_backend(inbound, backend, self.via, call.id_header, len(body))
             exchange = await self._pools.open(backend, [head, body], call.alias.timeouts)
+            del head, body  # a long stream need not hold a long prompt
             self._health.attempt_worked(backend.label)
             status = exchange.answer.head.status
             failed = None
@@ -200,6 +201,7 @@ class Forward:
         finally:
             if exchange is not None:
                 self._settle(call, exchange)
+            ended = None  # it holds what it raised, and that this frame
             self._metrics.attempted(backend.label, result)
         return failed
 

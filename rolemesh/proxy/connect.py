@@ -117,7 +117,11 @@ async def _first(open_at: Opening, addresses: Sequence[str]) -> Connection:
                 errors.append(error)
     finally:
         await _close(pending)
-    raise min(errors, key=_is_unreachable)
+    error = min(errors, key=_is_unreachable)
+    try:
+        raise error
+    finally:
+        del error, errors, task  # what is raised holds this frame
 
 
 async def _close(openings: Collection[asyncio.Task[Connection]]) -> None:

@@ -192,10 +192,14 @@ def test_a_soak_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_streams_are_held_open_and_counted(tmp_path: Path) -> None:
+    prompt_bytes = 2**20
     argv = ["--streams", "20", "--minutes", "0.02", "--every-s", "0.3", "--out", str(tmp_path)]
-    assert soak.main(argv) == 0
+    assert soak.main([*argv, "--prompt-bytes", str(prompt_bytes)]) == 0
     done = json.loads((tmp_path / "streams.json").read_text())
     assert done["received"] == done["expected"] == 60
     assert done["losses"] == {"lost": 0, "reordered": 0, "duplicated": 0, "spoilt": 0}
     assert all(each["connections"] >= 20 for each in done["readings"])
+    # No stream holds its prompt.
+    most = max(each["pss_bytes"] for each in done["readings"])
+    assert most - done["base_bytes"] < 20 * prompt_bytes / 2
     assert "| per stream |" in (tmp_path / "streams.md").read_text()
