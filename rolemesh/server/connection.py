@@ -161,7 +161,10 @@ class ClientConnection(RequestHandler):
 
     def _make_error_handler(self, err_info: object) -> Handler:
         """A request that the parser refused goes to the same handler as all others."""
-        error = parser_error(getattr(err_info, "exc", None))
+        raised: BaseException | None = getattr(err_info, "exc", None)
+        error = parser_error(raised)
+        if raised is not None:
+            raised.__traceback__ = None  # it ends in a frame of aiohttp that holds what was raised
         serve = cast("ClientConnections", self._manager).refuse
 
         async def handler(request: web.BaseRequest) -> web.StreamResponse:

@@ -179,6 +179,7 @@ class HttpServer:
             log.exception("request %s failed", inbound.request_id)
             self._write_error(inbound, RoleMeshError("The server failed; its log has more."))
         finally:
+            refusal = None  # raised, it holds this frame
             del self._requests[inbound]
             if self._idle is not None and not self._requests and not self._idle.done():
                 self._idle.set_result(None)
