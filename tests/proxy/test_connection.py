@@ -24,6 +24,9 @@ class Transport(asyncio.Transport):
         self.reading = True
         self.closed = False
 
+    def write(self, data: object) -> None:
+        self.sent += cast(bytes, data)
+
     def writelines(self, data: object) -> None:
         self.sent += b"".join(cast("list[bytes]", data))
 
