@@ -2,7 +2,8 @@
 
 `python -m benchmarks.peers` (or `make bench-peers`) makes the environments below build/peers, from
 the pinned requirements beside this file. What cannot be made is named in a run, with the reason.
-Each has one worker and one thread for the work; all of them may fail.
+Each has one worker process; the routers written in Rust have a thread per core, as their users
+have it, and one thread where they are made lean. All of them may fail.
 """
 
 from __future__ import annotations
