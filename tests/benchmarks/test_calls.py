@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.calls import Calls, counted
 
-MOST_A_REQUEST = 320
-MOST_AN_EVENT = 30
+MOST_A_REQUEST = 245
+MOST_AN_EVENT = 13
 
 
 @pytest.fixture(scope="module")
