@@ -5,9 +5,10 @@ transfer codings, other versions and protocols, a second answer behind the first
 answers, a head without end) is refused here. `flaw` says so in words; the bytes themselves are
 never repeated.
 
-A backend sends the same head again and again, but for the length of the body. So a head behind
-which a whole answer was found in order is remembered by its very bytes; where it comes again, the
-body is counted, and there is nothing to parse.
+A backend sends the same head again and again, but for the length of the body. So what was read of a
+head is remembered by its very bytes, and shared by all answers that have it. Where it is that of a
+body with a length, and a whole answer was found in order behind it, the body is counted, and there
+is nothing to parse.
 """
 
 from __future__ import annotations
@@ -56,8 +57,10 @@ class Head:
         self.kept: dict[object, bytes] = {}
 
 
-# Of this process: heads of whole answers with a length, by their bytes without it.
+# Of this process: heads of whole answers with a length, by their bytes without it, and heads of
+# chunked ones.
 _known: dict[bytes, Head] = {}
+_known_chunked: dict[bytes, Head] = {}
 
 
 class Answer:
@@ -66,13 +69,14 @@ class Answer:
     chunk, so a whole one may pass by unfed: the parser would be left as it is."""
 
     __slots__ = (
-        "_bare_bytes", "_begun", "_heads", "_interim", "_key", "_left", "_parser", "_skipping",
-        "between_chunks", "complete", "flaw", "has_head", "head", "length", "parts",
+        "_bare_bytes", "_begun", "_heads", "_interim", "_is_plain", "_key", "_left", "_parser",
+        "_skipping", "between_chunks", "complete", "flaw", "has_head", "head", "length", "parts",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._begun = False
         self._key = b""  # to remember the head by
+        self._is_plain = False  # its length is written in the ordinary way
         self._left = -1  # bytes of the body that have not come, behind a known head
         self._parser: httptools.HttpResponseParser | None = None
         self.has_head = self.complete = self.between_chunks = False
@@ -103,7 +107,8 @@ class Answer:
                     self.length = self._left = length
                     self._count(data[head_end + 4 :])
                     return
-                self._key = key
+            self._key = key
+            self._is_plain = length >= 0
         self.head = Head()
         self._bare_bytes = 0  # heads and trailers, since the last piece of a body
         self._heads: list[bytes] = []  # what has come of heads, until the answer's own is whole
@@ -136,11 +141,13 @@ class Answer:
             self._refuse("its framing is not proper HTTP")
         if in_head and self.has_head:
             self._check_protocol()
+            if self.head.framing is Framing.CHUNKED:
+                self._share_head()
         if self._bare_bytes > MAX_HEAD_BYTES:
             self._refuse(f"its {'trailer' if self.has_head else 'head'} is too large")
         if self.between_chunks and (self.complete or bytes(data[-2:]) != b"\r\n"):
             self.between_chunks = False  # half of the next one's size may have come
-        if self.complete and self._key:
+        if self.complete and self._is_plain:
             self._remember()
 
     def let_go(self) -> None:
@@ -237,9 +244,15 @@ class Answer:
         head = self.head
         known = self.flaw is None and not self._interim and head.status not in _NO_BODY
         if known and head.framing is Framing.LENGTH:
-            if len(_known) >= MAX_KNOWN:
-                _known.clear()
+            _make_room(_known)
             _known[self._key] = head
+
+    def _share_head(self) -> None:
+        """Two thousand streams need not keep two thousand times the same."""
+        if self.flaw is None and not self._interim and self._key:
+            _make_room(_known_chunked)
+            self.head = _known_chunked.setdefault(self._key, self.head)
+        self._key = b""
 
     def _read_head(self, head: Head, old: bool) -> None:
         """RFC 9112 section 6.3, less what no model server needs. httptools has already refused a
@@ -275,3 +288,8 @@ class Answer:
         if head.status in _NO_BODY:
             head.framing, self.length = Framing.LENGTH, 0
         head.headers = [pair for pair in head.headers if pair[0].lower() != b"content-length"]
+
+
+def _make_room(known: dict[bytes, Head]) -> None:
+    if len(known) >= MAX_KNOWN:
+        known.clear()

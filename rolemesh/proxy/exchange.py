@@ -15,7 +15,6 @@ Rules that hold here:
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 from rolemesh.core.failover import Failure
@@ -68,7 +67,7 @@ class Exchange:
         self._needs_done = False
         self._relayed: asyncio.Future[None] | None = None
         self._first = b""
-        self._tail: deque[bytes] | None = None
+        self._tail: list[bytes] | None = None
         self.answer = Answer()
         self.first_byte_at: float | None = None
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -154,7 +153,7 @@ class Exchange:
             at = splitter.whole_chunk(framed)
             if at and self._tail is not None:
                 downstream.write_chunk(framed, at)
-                self._tail.append(framed[-WINDOW_BYTES:])
+                self._keep_end(self._tail, framed)
                 return
         self._received += len(data)
         answer.feed(data)
@@ -227,8 +226,13 @@ class Exchange:
             downstream.write(data)
             if self._tail is None:
                 self._first = data[:WINDOW_BYTES]
-                self._tail = deque(maxlen=_TAIL_PIECES)
-            self._tail.append(data[-WINDOW_BYTES:])
+                self._tail = []
+            self._keep_end(self._tail, data)
+
+    def _keep_end(self, tail: list[bytes], data: bytes) -> None:
+        tail.append(data[-WINDOW_BYTES:])
+        if len(tail) > _TAIL_PIECES:
+            del tail[0]
 
     def _leave_downstream(self) -> None:
         if self._downstream is not None:

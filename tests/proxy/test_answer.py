@@ -369,3 +369,14 @@ def test_a_whole_chunk_between_chunks_may_pass_by_unfed(
     assert answer.complete
     assert answer.flaw is None
     assert not answer.between_chunks
+
+
+def test_streams_with_the_same_head_share_it() -> None:
+    head = OK + b"X-Stream: yes\r\nTransfer-Encoding: chunked\r\n\r\n"
+    first, other = fed(head + b"3\r\nabc\r\n"), fed(head, b"2\r\nde\r\n")
+    assert first.head is other.head
+    assert first.head.headers == [(b"X-Stream", b"yes"), (b"Transfer-Encoding", b"chunked")]
+    assert fed(head[:10], head[10:]).head is not first.head
+    assert fed(INTERIM + head).head is not first.head
+    other.feed(memoryview(b"0\r\n\r\n"))
+    assert other.reusable
