@@ -1,9 +1,9 @@
 """The path of a model request: plan, attempt, relay, settle. The one conductor.
 
-`Forward.serve` is the handler of every POST /v1 path: caller, body, alias. `_forward` tries the
-plan's candidates in order: another one only while no byte has reached the client, and never because
-the client left (its leaving cancels this task, and `finally` closes the upstream connection). What
-a request came to is written on its `line`; the server settles it from there.
+`Forward.serve` is the handler of every POST /v1 path: caller, body, alias; then it tries the plan's
+candidates in order: another one only while no byte has reached the client, and never because the
+client left (its leaving cancels this task, and `finally` closes the upstream connection). What a
+request came to is written on its `line`; the server settles it from there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rolemesh.core.failover import (
 from rolemesh.core.health import Health, Reason
 from rolemesh.core.registry import Registry
 from rolemesh.core.routing import Plan, exclusions, model_to_send, plan
-from rolemesh.core.types import Alias, Backend, Candidate
+from rolemesh.core.types import Alias, Backend, Caller, Candidate
 from rolemesh.errors import LoopDetected, UnsupportedMediaType
 from rolemesh.gateway import doors, heads
 from rolemesh.gateway.live import Live
@@ -97,18 +97,31 @@ class Forward:
         self.via = (b"Via", f"1.1 {self._pseudonym}".encode())
 
     async def serve(self, inbound: Inbound) -> None:
+        """Handler of the model paths. Raises RoleMeshError when there is no answer to relay."""
         live = self._live()
         caller = doors.client(live, inbound)
         once(inbound.request, self._check_head)
-        body = parse(await inbound.request.body(live.max_body_bytes))
-        inbound.line.bytes_in = len(body.raw)
-        alias = live.table.find_for(caller, body.model)
-        inbound.line.alias = alias.name
-        self._metrics.began(alias.name)
-        self._turns[alias.name] += 1
-        call = Call(inbound, live, alias, body, self._now() + alias.queue_s, self._plan(alias))
-        del body
-        await self._forward(call)
+        body = await inbound.request.body(live.max_body_bytes)
+        call = self._call(inbound, live, caller, body)
+        del body  # a long stream need not hold a long prompt
+        take, attempts = self._slots.take, call.attempts
+        while candidate := take(call.planned.candidates, call.tried) or await self._wait(call):
+            call.tried.add(candidate.key)
+            inbound.line.attempts = len(call.tried)
+            try:
+                failed = await self._attempt(call, candidate)
+            finally:
+                self._slots.release(candidate)
+            if failed is None:
+                return
+            attempts.append(failed)
+            inbound.line.failed = [f"{one.backend} {one.reason.value}" for one in attempts]
+            credential = candidate.backend.auth is not None
+            another = may_try_another(failed.failure, failed.status, credential)
+            if inbound.downstream.started or not another:
+                raise final_error(call.alias.name, attempts)
+        reasons = call.planned.reasons or exclusions(call.alias, self._registry, self._now())
+        raise final_error(call.alias.name, attempts, reasons)
 
     def refuse_loop(self, request: Request) -> None:
         """Raises LoopDetected when the request came through this gateway before."""
@@ -121,26 +134,14 @@ class Forward:
         if any(coding.strip().lower() not in ("", "identity") for coding in codings):
             raise UnsupportedMediaType("Send the request's body without compression.")
 
-    async def _forward(self, call: Call) -> None:
-        alias, attempts = call.alias, call.attempts
-        take = self._slots.take
-        while candidate := take(call.planned.candidates, call.tried) or await self._wait(call):
-            call.tried.add(candidate.key)
-            call.inbound.line.attempts = len(call.tried)
-            try:
-                failed = await self._attempt(call, candidate)
-            finally:
-                self._slots.release(candidate)
-            if failed is None:
-                return
-            attempts.append(failed)
-            call.inbound.line.failed = [f"{one.backend} {one.reason.value}" for one in attempts]
-            credential = candidate.backend.auth is not None
-            another = may_try_another(failed.failure, failed.status, credential)
-            if call.inbound.downstream.started or not another:
-                raise final_error(alias.name, attempts)
-        reasons = call.planned.reasons or exclusions(alias, self._registry, self._now())
-        raise final_error(alias.name, attempts, reasons)
+    def _call(self, inbound: Inbound, live: Live, caller: Caller, data: bytes) -> Call:
+        body = parse(data)
+        inbound.line.bytes_in = len(data)
+        alias = live.table.find_for(caller, body.model)
+        inbound.line.alias = alias.name
+        self._metrics.began(alias.name)
+        self._turns[alias.name] += 1
+        return Call(inbound, live, alias, body, self._now() + alias.queue_s, self._plan(alias))
 
     def _plan(self, alias: Alias) -> Plan:
         turn = self._turns[alias.name]
