@@ -148,6 +148,9 @@ class Metrics:
         build.labels(__version__).set(1)
 
 
+_NONE_YET = Counts()
+
+
 @frozen(eq=False)
 class _Told(Collector):
     """The tallies, and copies of them made in `gather` for `collect`, which runs in another thread:
@@ -175,14 +178,15 @@ class _Told(Collector):
             }
 
     def collect(self) -> Iterator[Metric]:
-        for (name, text, labels), counts in list(self.counts_now.items()):
+        for key in self.counts:
+            name, text, labels = key
             family = CounterMetricFamily(name, text, labels=labels.split())
-            for values, count in counts.items():
+            for values, count in self.counts_now.get(key, _NONE_YET).items():
                 family.add_metric(values, count)
             yield family
-        for (name, text), histograms in list(self.histograms_now.items()):
+        for name, text in self.histograms:
             measured = HistogramMetricFamily(name, text, labels=["alias"])
-            for alias, histogram in histograms.items():
+            for alias, histogram in self.histograms_now.get((name, text), {}).items():
                 measured.add_metric([alias], list(histogram.buckets()), histogram.sum)
             yield measured
 
