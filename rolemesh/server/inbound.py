@@ -67,10 +67,11 @@ class Inbound:
         self.splitter: EventSplitter | None = None
         self.interrupted: RoleMeshError | None = None
         self.line = AccessLine(
+            level="info",
+            logger="access",
+            message="request",
             request_id=request_id,
             method=request.method,
             path=self.path,
-            status=0,
             outcome="ok",
-            duration_s=0.0,
         )

@@ -11,12 +11,13 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 Formatter = Callable[[logging.LogRecord], bytes]
+LinesFormatter = Callable[[Sequence["AccessLine"]], bytes]
 
 
 class Format(enum.Enum):
@@ -25,18 +26,23 @@ class Format(enum.Enum):
 
 
 class AccessLine(msgspec.Struct, omit_defaults=True):
-    """What one request came to. `outcome`: ok, client_abort, upstream_error, truncated, rejected.
+    """What one request came to, in the order in which it is told. `time` is set by `logs`.
+    `outcome`: ok, client_abort, upstream_error, truncated, rejected.
 
     Seconds and bytes; None: does not apply. `path` has no query string. `failed`: a backend and
     the reason's word for each attempt that came to nothing.
     """
 
-    request_id: str
-    method: str
-    path: str
-    status: int
-    outcome: str
-    duration_s: float
+    time: str = ""
+    level: str = ""
+    logger: str = ""
+    message: str = ""
+    request_id: str = ""
+    method: str = ""
+    path: str = ""
+    status: int = -1
+    outcome: str = ""
+    duration_s: float = -1.0
     caller: str | None = None
     alias: str | None = None
     backend: str | None = None
@@ -54,6 +60,11 @@ class AccessLine(msgspec.Struct, omit_defaults=True):
 
 def formatter(form: Format) -> Formatter:
     return _json if form is Format.JSON else _console
+
+
+def lines_formatter(form: Format) -> LinesFormatter:
+    """Of access lines there may be thousands a second: they are formatted many at once."""
+    return _json_lines if form is Format.JSON else _console_lines
 
 
 def escaped(text: str) -> str:
@@ -74,7 +85,7 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-class _Clock:
+class Clock:
     """ISO 8601 in UTC with milliseconds; the part before them is made once a second."""
 
     second = -1
@@ -88,18 +99,18 @@ class _Clock:
         return f"{self.prefix}.{int((at - second) * 1000):03d}Z"
 
 
-_clock = _Clock()
-_encode = msgspec.json.Encoder().encode
+_clock = Clock()
+_encoder = msgspec.json.Encoder()
+_TOLD_FIRST = frozenset(
+    {"time", "level", "logger", "message", "method", "path", "status", "outcome"}
+)
 # Fields that every LogRecord has; any other came with `extra=`.
 _OWN = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {
-    "message", "asctime", "taskName", "access",
+    "message", "asctime", "taskName",
 }  # fmt: skip
 
 
 def _json(record: logging.LogRecord) -> bytes:
-    line = getattr(record, "access", None)
-    if isinstance(line, AccessLine):
-        return _json_access(record, line)
     fields = {
         "time": _clock.text(record.created),
         "level": record.levelname.lower(),
@@ -113,34 +124,45 @@ def _json(record: logging.LogRecord) -> bytes:
     return json.dumps(fields, default=str, separators=(",", ":")).encode() + b"\n"
 
 
-def _json_access(record: logging.LogRecord, line: AccessLine) -> bytes:
-    """The line of which there is one per request: the encoder's own text where that is safe."""
-    time_text = _clock.text(record.created).encode()
-    head = b'{"time":"%s","level":"info","logger":"access","message":"request",' % time_text
-    line.duration_s = round(line.duration_s, 6)
-    if line.first_byte_s is not None:
-        line.first_byte_s = round(line.first_byte_s, 6)
+def _json_lines(lines: Sequence[AccessLine]) -> bytes:
+    """The encoder's own text where that is safe."""
+    for line in lines:
+        line.duration_s = round(line.duration_s, 6)
+        if line.first_byte_s is not None:
+            line.first_byte_s = round(line.first_byte_s, 6)
     try:
-        body = _encode(line)
+        text = _encoder.encode_lines(lines)
     except UnicodeEncodeError:
-        body = b"\x7f"
+        text = b"\x7f"
     # Controls below 0x20 are escaped by the encoder; DEL and what is beyond ASCII are not.
-    if not body.isascii() or b"\x7f" in body:
-        body = _encode({name: _clean(value) for name, value in _access_fields(line)})
-    return head + body[1:] + b"\n"
+    if not text.isascii() or b"\x7f" in text:
+        text = _encoder.encode_lines([dict(_cleaned(line)) for line in lines])
+    return text
+
+
+def _cleaned(line: AccessLine) -> Iterator[tuple[str, Any]]:
+    for name in line.__struct_fields__:
+        value = getattr(line, name)
+        if value is not None:
+            yield name, escaped(value) if isinstance(value, str) else value
+
+
+def _console_lines(lines: Sequence[AccessLine]) -> bytes:
+    return "".join(map(_console_line, lines)).encode()
+
+
+def _console_line(line: AccessLine) -> str:
+    rest = [
+        f"{name}={escaped(str(value))}"
+        for name, value in _access_fields(line)
+        if name not in _TOLD_FIRST
+    ]
+    what = f"{escaped(line.method)} {escaped(line.path)} {line.status} {line.outcome}"
+    return f"{line.time} {line.level:<7} {' '.join([what, *rest])}\n"
 
 
 def _console(record: logging.LogRecord) -> bytes:
-    line = getattr(record, "access", None)
     head = f"{_clock.text(record.created)} {record.levelname.lower():<7} "
-    if isinstance(line, AccessLine):
-        rest = [
-            f"{name}={escaped(str(value))}"
-            for name, value in _access_fields(line)
-            if name not in ("method", "path", "status", "outcome")
-        ]
-        what = f"{escaped(line.method)} {escaped(line.path)} {line.status} {line.outcome}"
-        return f"{head}{' '.join([what, *rest])}\n".encode()
     text = f"{head}{_short(record.name)}: {escaped(record.getMessage())}"
     for name, value in _extra(record):
         text += f" {name}={escaped(str(value))}"
@@ -155,10 +177,6 @@ def _access_fields(line: AccessLine) -> Iterator[tuple[str, Any]]:
         value = getattr(line, name)
         if value is not None:
             yield name, round(value, 6) if isinstance(value, float) else value
-
-
-def _clean(value: Any) -> Any:
-    return escaped(value) if isinstance(value, str) else value
 
 
 def _extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:

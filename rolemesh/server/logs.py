@@ -15,8 +15,9 @@ import os
 import select
 import threading
 import time
+from collections.abc import Iterator
 
-from rolemesh.server.logformat import AccessLine, Format, formatter
+from rolemesh.server.logformat import AccessLine, Clock, Format, formatter, lines_formatter
 
 __all__ = ["AccessLine", "LogWriter", "access_line", "setup"]
 
@@ -24,35 +25,21 @@ QUEUE_LINES = 10_000
 # Lines that come within this time are formatted and written together: one wake-up, one write.
 GATHER_S = 0.02
 BATCH_BYTES = 65_536
+LINES_AT_ONCE = 100
 FLUSH_S = 1.0
 
 _root = logging.getLogger()
 _access = logging.getLogger("rolemesh.access")
+_clock = Clock()  # the writer's thread has another one
 
 
 def access_line(line: AccessLine) -> None:
     """One line for one request, at level info. Cheap: formatting is the writer's."""
     if _access.isEnabledFor(logging.INFO):
-        record = AccessRecord(line)
+        line.time = _clock.text(time.time())
         for handler in _root.handlers:
-            handler.handle(record)
-
-
-class AccessRecord(logging.LogRecord):
-    """The record of an access line: what all of them share is the class's."""
-
-    name = "rolemesh.access"
-    msg = "request"
-    levelno = logging.INFO
-    levelname = "INFO"
-    args = exc_info = exc_text = stack_info = None
-    pathname = filename = module = funcName = ""
-    lineno = 0
-    msecs = relativeCreated = 0.0
-
-    def __init__(self, line: AccessLine) -> None:
-        self.created = time.time()
-        self.access = line
+            if isinstance(handler, LogWriter):
+                handler.put(line)
 
 
 def setup(level: str, form: str | None, fd: int = 2) -> LogWriter:
@@ -79,7 +66,8 @@ class LogWriter(logging.Handler):
         super().__init__()
         self._fd = fd
         self._format = formatter(Format.JSON)
-        self._queue: collections.deque[logging.LogRecord] = collections.deque()
+        self._format_lines = lines_formatter(Format.JSON)
+        self._queue: collections.deque[logging.LogRecord | AccessLine] = collections.deque()
         self._overflowed = 0  # lines for which the queue had no room
         self._unwritten = 0  # lines that stderr did not take
         self._told = 0  # of both, how many a line has already told of
@@ -100,20 +88,24 @@ class LogWriter(logging.Handler):
         if form is None:
             form = "console" if _is_terminal(self._fd) else "json"
         self._format = formatter(Format(form))
+        self._format_lines = lines_formatter(Format(form))
         logging.getLogger().setLevel(level.upper())
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the lock of logging.Handler: a deque's append needs none."""
-        if len(self._queue) >= QUEUE_LINES:
-            self._overflowed += 1
-            return False
         if record.args:
             # Now, not in the thread: the arguments may have changed by then.
             record.msg, record.args = record.getMessage(), None
-        self._queue.append(record)
+        self.put(record)
+        return True
+
+    def put(self, line: logging.LogRecord | AccessLine) -> None:
+        if len(self._queue) >= QUEUE_LINES:
+            self._overflowed += 1
+            return
+        self._queue.append(line)
         if not self._wanted.is_set():
             self._wanted.set()
-        return True
 
     def flush(self) -> None:
         """Wait until everything is written, at most FLUSH_S. Not for the event loop."""
@@ -144,35 +136,45 @@ class LogWriter(logging.Handler):
                 self._write(self._next_batch())
             self._written.set()
 
-    def _next_batch(self) -> list[bytes]:
+    def _next_batch(self) -> bytes:
         batch: list[bytes] = []
         size = 0
         while self._queue and size < BATCH_BYTES:
-            line = self._formatted(self._queue.popleft())
-            batch.append(line)
-            size += len(line)
-        return batch
+            text = self._formatted(self._queue.popleft())
+            batch.append(text)
+            size += len(text)
+        return b"".join(batch)
 
-    def _formatted(self, record: logging.LogRecord) -> bytes:
+    def _formatted(self, line: logging.LogRecord | AccessLine) -> bytes:
         try:
-            return self._format(record)
+            if isinstance(line, AccessLine):
+                return self._format_lines([line, *self._access_lines_behind()])
+            return self._format(line)
         except Exception as error:  # noqa: BLE001 - the border of this thread: no line may end it
             kind = type(error).__name__.encode()
             return b'{"level":"error","message":"a log line could not be made: %s"}\n' % kind
 
-    def _write(self, batch: list[bytes]) -> None:
+    def _access_lines_behind(self) -> Iterator[AccessLine]:
+        """Those that stand next in the queue."""
+        for _ in range(LINES_AT_ONCE):
+            if not self._queue or not isinstance(line := self._queue[0], AccessLine):
+                return
+            self._queue.popleft()
+            yield line
+
+    def _write(self, batch: bytes) -> None:
         telling = self.dropped
         head = self._loss(telling - self._told) if telling > self._told else b""
         if self._broken_line:
             head = b"\n" + head
-        data = head + b"".join(batch)
+        data = head + batch
         written = self._write_all(data)
         if written == len(data):
             self._told = telling
             self._broken_line = False
             return
         whole = data.count(b"\n", len(head), max(written, len(head)))
-        self._unwritten += max(len(batch) - whole, 0)
+        self._unwritten += max(batch.count(b"\n") - whole, 0)
         if written:
             self._broken_line = data[written - 1 : written] != b"\n"
 

@@ -464,4 +464,5 @@ async def test_what_a_request_costs_does_not_grow_with_the_nodes(tmp_path: Path)
         return steps(ask)
 
     await served(3)
-    assert await served(400) == await served(40)
+    # Chance draws again now and then, which is some steps; each node looked at would be dozens.
+    assert abs(await served(400) - await served(40)) < 360

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolemesh.server.logformat import AccessLine, Format, escaped, formatter
+from rolemesh.server.logformat import AccessLine, Format, escaped, formatter, lines_formatter
 
 NASTY = "a\nb\x1b[31m\r\u202e\x9b\x00\ud800é"
 
@@ -42,10 +42,12 @@ def test_the_console_line_escapes_what_could_drive_a_terminal():
 
 @pytest.mark.parametrize("form", list(Format))
 def test_the_access_line_escapes_every_field(form: Format):
-    line = AccessLine(NASTY, NASTY, NASTY, 400, "rejected", 0.1, model=NASTY, caller=NASTY)
-    text = formatter(form)(record("request", access=line))
-    assert text.count(b"\n") == 1
-    assert text.decode().strip().isprintable()
+    line = AccessLine(
+        request_id=NASTY, method=NASTY, path=NASTY, status=400, model=NASTY, caller=NASTY
+    )
+    text = lines_formatter(form)([line, line])
+    assert text.count(b"\n") == 2
+    assert text.decode().replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("form", list(Format))

@@ -16,7 +16,18 @@ import pytest
 from rolemesh.server import logs
 from rolemesh.server.logs import AccessLine, access_line, setup
 
-LINE = AccessLine("req-1", "POST", "/v1/chat/completions", 200, "ok", 0.25, alias="writer")
+LINE = AccessLine(
+    level="info",
+    logger="access",
+    message="request",
+    request_id="req-1",
+    method="POST",
+    path="/v1/chat/completions",
+    status=200,
+    outcome="ok",
+    duration_s=0.25,
+    alias="writer",
+)
 
 
 @pytest.fixture
