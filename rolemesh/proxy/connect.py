@@ -67,9 +67,14 @@ async def connect(
 
     async def open_at(address: str) -> Connection:
         hostname = None if context is None else place.host
-        _, connection = await loop.create_connection(
-            factory, address, place.port, ssl=context, server_hostname=hostname
-        )
+        connection = factory()
+        try:
+            await loop.create_connection(
+                lambda: connection, address, place.port, ssl=context, server_hostname=hostname
+            )
+        except BaseException:
+            connection.forget()
+            raise
         return connection
 
     addresses: Sequence[str] | None = None

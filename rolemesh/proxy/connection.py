@@ -29,13 +29,15 @@ class Connection(asyncio.BufferedProtocol):
     """Carries one exchange at a time; idle in its pool otherwise."""
 
     __slots__ = (
-        "_answered", "_ended", "_paused", "_pool", "_transport", "exchange", "idle_until",
+        "_ended", "_joined", "_paused", "_pool", "_transport", "_unanswered", "exchange",
+        "idle_until",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
-        self._answered = False  # whether a byte has ever come
+        self._joined = False
+        self._unanswered = False  # its pool waits for the first byte
         self._ended = False
         self._paused = False
         self.exchange: Exchange | None = None
@@ -50,6 +52,16 @@ class Connection(asyncio.BufferedProtocol):
         """The address really connected to."""
         peer = None if self._transport is None else self._transport.get_extra_info("peername")
         return str(peer[0]) if peer else ""
+
+    def forget(self) -> None:
+        """Its opening was broken off: uvloop has closed it, and tells it nothing."""
+        self._transport = None
+
+    def join(self) -> None:
+        """It counts in its pool, from now on: its opening has come to its end."""
+        if self._transport is not None:
+            self._joined = self._unanswered = True
+            self._pool.begun(self)
 
     def begin(self, exchange: Exchange, request: list[bytes]) -> None:
         """Send a request; from now on what comes belongs to `exchange`."""
@@ -98,13 +110,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._pool.begun(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if not self._answered:
+        if self._unanswered:
             self._wait_no_more()
         if self.exchange is not None:
             self.exchange.feed(_buffer[:nbytes])
@@ -119,13 +130,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if not self._answered:
+        if self._unanswered:
             self._wait_no_more()
-        self._pool.lost(self)
+        if self._joined:
+            self._pool.lost(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.lost(orderly=self._ended and exc is None)
 
     def _wait_no_more(self) -> None:
-        self._answered = True
+        self._unanswered = False
         self._pool.answered(self)

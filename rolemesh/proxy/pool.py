@@ -188,9 +188,11 @@ class Pools:
             context = self._contexts.get(place.ca_file)
             if context is None:
                 context = self._contexts[place.ca_file] = tls_context(place.ca_file)
-        return await connect(
+        connection = await connect(
             lambda: Connection(pool), place, self._names, context, timeouts.connect_s
         )
+        connection.join()
+        return connection
 
     def _has_idle(self) -> bool:
         return any(map(len, self._pools.values()))

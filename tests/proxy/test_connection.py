@@ -74,6 +74,7 @@ class Line:
         self.transport = Transport()
         self.connection = Connection(cast(Pool, self.pool))
         self.connection.connection_made(self.transport)
+        self.connection.join()
 
     def begin(self) -> Exchange:
         exchange = _exchange(self.connection)

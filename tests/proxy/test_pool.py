@@ -13,7 +13,7 @@ from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
 from rolemesh.core.types import Backend, Timeouts
 from rolemesh.proxy.exchange import Broken, Exchange
-from rolemesh.proxy.pool import SWEEP_S, Pool, Pools
+from rolemesh.proxy.pool import SWEEP_S, UNANSWERED_S, Pool, Pools
 from tests.proxy.backends import ANSWER, REQUEST, Peer, listening
 from tests.proxy.conftest import Run
 from tests.proxy.recording import RecordedDownstream
@@ -167,6 +167,30 @@ def test_a_new_connection_that_is_lost_is_not_replaced(run: Run) -> None:
             assert server.connections == 2
             assert (await failing(pools, server.backend())).failure is Failure.LOST_BEFORE_HEAD
             assert server.connections == 3
+            pools.close()
+
+    run(scenario())
+
+
+def test_an_opening_that_is_broken_off_at_any_moment_leaves_no_trace(run: Run) -> None:
+    """A connection for which it was too late is none that waits for its first byte."""
+
+    async def scenario() -> None:
+        pools = Pools(asyncio.get_running_loop())
+        async with listening() as server:
+            for turns in range(12):
+                opening = asyncio.create_task(pools.open(server.backend(), REQUEST, TIMEOUTS))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                opening.cancel()
+                await asyncio.wait([opening])
+                if not opening.cancelled():
+                    pools.release(opening.result())
+            await asyncio.sleep(2 * UNANSWERED_S)
+            await ask(pools, server.backend())
+            opened = server.connections
+            await ask(pools, server.backend())
+            assert server.connections == opened
             pools.close()
 
     run(scenario())
