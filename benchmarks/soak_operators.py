@@ -15,7 +15,7 @@ from benchmarks.soak_watch import figure, scrape
 
 RELOAD_S = 10.0
 LASTING = "lasting"
-PASSING = 20  # names of nodes that come and go: a fleet, not endless new ones
+PASSING = 20  # names of nodes, or aliases, that come and go: a fleet, not endless new ones
 _LOOK_S = 0.1
 _METRICS = {
     "devices": [{"id": "gpu0", "memory_used_bytes": 8 * 10**9, "utilization_ratio": 0.5}],
@@ -74,8 +74,10 @@ def passing(place: Place) -> Act:
 def reloading(place: Place) -> Act:
     """Nothing has changed; there is a new alias; the file is broken; all is as it was."""
 
+    names = itertools.cycle(f"extra-{number}" for number in range(PASSING))
+
     async def act(scene: Scene) -> None:
-        extra = f"extra-{scene.rng.getrandbits(32):x}"
+        extra = next(names)
         await _reload(place, "success")
         place.configure(extra)
         await _reload(place, "success")
