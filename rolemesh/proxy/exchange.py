@@ -151,9 +151,12 @@ class Exchange:
             # The usual step of a stream: one chunk, of whole events. It goes on as it is.
             framed = bytes(data)
             at = splitter.whole_chunk(framed)
-            if at and self._tail is not None:
+            tail = self._tail
+            if at and tail is not None:
                 downstream.write_chunk(framed, at)
-                self._keep_end(self._tail, framed)
+                tail.append(framed[-WINDOW_BYTES:])
+                if len(tail) > _TAIL_PIECES:
+                    del tail[0]
                 return
         self._received += len(data)
         answer.feed(data)
@@ -227,12 +230,9 @@ class Exchange:
             if self._tail is None:
                 self._first = data[:WINDOW_BYTES]
                 self._tail = []
-            self._keep_end(self._tail, data)
-
-    def _keep_end(self, tail: list[bytes], data: bytes) -> None:
-        tail.append(data[-WINDOW_BYTES:])
-        if len(tail) > _TAIL_PIECES:
-            del tail[0]
+            self._tail.append(data[-WINDOW_BYTES:])
+            if len(self._tail) > _TAIL_PIECES:
+                del self._tail[0]
 
     def _leave_downstream(self) -> None:
         if self._downstream is not None:
