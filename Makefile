@@ -43,7 +43,8 @@ bench: $(VENV)/.bench-installed  ## what a request and an event cost, beside ngi
 bench-full: $(VENV)/.bench-installed  ## every gateway that is installed, all the work (about an hour)
 	@$(BIN)/python -m benchmarks --full --out $(BENCH_OUT) --command '$(BENCH_SAID)'
 
-bench-soak: $(VENV)/.bench-installed  ## half an hour of mixed and rude traffic: does anything grow?
+bench-soak: $(VENV)/.bench-installed  ## 2,000 streams for ten minutes, then half an hour of mixed and rude traffic
+	@$(BIN)/python -m benchmarks.soak --streams 2000 --minutes 10 --out $(BENCH_OUT)
 	@$(BIN)/python -m benchmarks.soak --out $(BENCH_OUT)
 
 # A peer that cannot be installed is named and left out; with STRICT=1 that is a failure.

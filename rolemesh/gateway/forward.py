@@ -60,7 +60,7 @@ class Call:
     body: Body
     give_up_at: float
     planned: Plan
-    tried: set[str] = field(factory=set)
+    tried: tuple[str, ...] = ()
     attempts: list[Attempt] = field(factory=list)
 
     @property
@@ -106,7 +106,7 @@ class Forward:
         del body  # a long stream need not hold a long prompt
         take, attempts = self._slots.take, call.attempts
         while candidate := take(call.planned.candidates, call.tried) or await self._wait(call):
-            call.tried.add(candidate.key)
+            call.tried += (candidate.key,)
             inbound.line.attempts = len(call.tried)
             try:
                 failed = await self._attempt(call, candidate)
