@@ -7,13 +7,11 @@ which most of the load asks for, is served by every node: where the number of no
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 from attrs import frozen
 
-from benchmarks.gateways import CLIENT_KEY, Launch
+from benchmarks.gateways import CLIENT_KEY, Launch, rolemesh
 from benchmarks.script import MODEL
 from rolemesh.core.types import Heartbeat, ModelState, Registration, ServedModel
 from rolemesh.wire.registration import heartbeat_body, register_body
@@ -47,21 +45,8 @@ SMALL, BIG, WIDE = Size(1, 1), Size(1000, 500), Size(1000, 500, wide=True)
 
 
 def launch(size: Size, directory: Path, port: int) -> Launch:
-    """As it comes, but for addresses, keys and models."""
-    config = {
-        "version": 1,
-        "default_model": MODEL,
-        "gateway": {
-            "host": "127.0.0.1",
-            "port": port,
-            "state_path": str(directory / "gateway.json"),
-        },
-        "auth": {"client_api_keys": [CLIENT_KEY], "node_api_keys": [NODE_KEY]},
-        "models": {name: {"type": "discovered"} for name in size.models},
-    }
-    path = directory / "gateway.yaml"
-    path.write_text(json.dumps(config))  # JSON is YAML
-    return Launch((sys.executable, "-m", "rolemesh", "gateway", "--config", str(path)))
+    auth = {"client_api_keys": [CLIENT_KEY], "node_api_keys": [NODE_KEY]}
+    return rolemesh(directory, port, auth, {name: {"type": "discovered"} for name in size.models})
 
 
 def address(node: int) -> str:

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from attrs import frozen
@@ -23,6 +24,26 @@ from rolemesh import __version__
 __all__ = ["GATEWAYS", "Gateway", "HAProxy", "Launch", "Nginx", "RoleMesh"]
 
 CLIENT_KEY = "benchmark-client-key"  # made up; the gateway listens on loopback
+
+
+def rolemesh(
+    directory: Path, port: int, auth: Mapping[str, object], models: Mapping[str, object]
+) -> Launch:
+    """RoleMesh as it comes, but for addresses, keys and models."""
+    config = {
+        "version": 1,
+        "default_model": MODEL,
+        "gateway": {
+            "host": "127.0.0.1",
+            "port": port,
+            "state_path": str(directory / "gateway.json"),
+        },
+        "auth": auth,
+        "models": models,
+    }
+    path = directory / "gateway.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return Launch((sys.executable, "-m", "rolemesh", "gateway", "--config", str(path)))
 
 
 @frozen
@@ -40,20 +61,8 @@ class RoleMesh:
         return __version__
 
     def prepare(self, directory: Path, port: int, upstream_port: int) -> Launch:
-        config = {
-            "version": 1,
-            "default_model": MODEL,
-            "gateway": {
-                "host": "127.0.0.1",
-                "port": port,
-                "state_path": str(directory / "gateway.json"),
-            },
-            "auth": {"client_api_keys": [CLIENT_KEY]},
-            "models": {MODEL: {"type": "proxy", "proxy_url": f"http://127.0.0.1:{upstream_port}"}},
-        }
-        path = directory / "gateway.yaml"
-        path.write_text(json.dumps(config))  # JSON is YAML
-        return Launch((sys.executable, "-m", "rolemesh", "gateway", "--config", str(path)))
+        proxy = {"type": "proxy", "proxy_url": f"http://127.0.0.1:{upstream_port}"}
+        return rolemesh(directory, port, {"client_api_keys": [CLIENT_KEY]}, {MODEL: proxy})
 
 
 @frozen

@@ -48,9 +48,8 @@ def _wait_for_signal() -> None:
 
     for number in _SIGNALS:
         signal.signal(number, on_signal)
-    _say(
-        "llama-server: ready"
-    )  # behind the handlers: from now on a signal ends it with exit code 0
+    # Behind the handlers: from now on a signal ends it with exit code 0.
+    _say("llama-server: ready")
     stop.wait()
 
 

@@ -25,12 +25,12 @@ _STREAM = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
 
 @frozen
 class Fixed:
-    """What is always the same: how a head begins, and lines of ours. `dropped`: the names that no
-    line of another may have, in lower case."""
+    """What is always the same: lines of ours, and how a request's head begins. `dropped`: the names
+    that no line of another may have, in lower case."""
 
-    start: bytes
     lines: bytes
     dropped: frozenset[bytes]
+    start: bytes = b""
 
 
 def towards_backend(
@@ -66,8 +66,8 @@ def answered(alias: str, backend: Backend, model: str, id_header: str, *, stream
         (b"X-RoleMesh-Model", _ascii(model)),
     )
     if streams:
-        return Fixed(b"", lines((*named, *_STREAM)), _names(id_header, "Cache-Control"))
-    return Fixed(b"", lines(named), _names(id_header))
+        return Fixed(lines((*named, *_STREAM)), _names(id_header, "Cache-Control"))
+    return Fixed(lines(named), _names(id_header))
 
 
 @lru_cache(maxsize=MAX_FIXED)
@@ -79,7 +79,7 @@ def _fixed(backend: Backend, target: str, via: tuple[bytes, bytes], id_header: s
         name, value = backend.auth
         headers.append((name.encode(), value.encode()))
         dropped |= _names(name)
-    return Fixed(start, lines(headers), dropped)
+    return Fixed(lines(headers), dropped, start)
 
 
 def _names(*names: str) -> frozenset[bytes]:

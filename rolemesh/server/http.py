@@ -13,6 +13,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from aiohttp import web
 
@@ -65,7 +66,7 @@ class HttpServer:
         self._lane = Lane(self, lane_paths)
         self.fast_lane = True
         self.draining = False
-        self._requests: dict[Inbound, asyncio.Task[object] | None] = {}
+        self._requests: dict[Inbound, asyncio.Task[object]] = {}
         self._idle: asyncio.Future[None] | None = None  # what a drain waits for
         prefix = secrets.token_hex(6)
         self._ids = (f"{prefix}-{number:x}" for number in itertools.count(1))
@@ -92,11 +93,10 @@ class HttpServer:
 
     async def end_requests(self, error: RoleMeshError) -> None:
         """Those that are left end now, with this error."""
-        tasks = [task for task in self._requests.values() if task is not None]
+        tasks = list(self._requests.values())
         for inbound, task in list(self._requests.items()):
             inbound.interrupted = error
-            if task is not None:
-                task.cancel()
+            task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
@@ -156,7 +156,7 @@ class HttpServer:
     async def serve(self, inbound: Inbound, refusal: RequestError | None = None) -> None:
         """Answer a request, whoever received it. Runs in a task of its own, which is cancelled when
         the client leaves."""
-        self._requests[inbound] = asyncio.current_task(self._loop)
+        self._requests[inbound] = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
         try:
             if refusal is not None:
                 raise refusal
