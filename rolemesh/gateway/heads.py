@@ -16,7 +16,7 @@ from rolemesh.core.types import Backend
 from rolemesh.proxy.answer import Head
 from rolemesh.server.inbound import Inbound
 from rolemesh.wire.headers import answerable, forwardable
-from rolemesh.wire.http1 import lines, request_start
+from rolemesh.wire.http1 import lines
 
 MAX_FIXED = 16_384  # 1,000 aliases with a few backends each
 _OURS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
@@ -25,12 +25,12 @@ _STREAM = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
 
 @frozen
 class Fixed:
-    """What is always the same: lines of ours, and how a request's head begins. `dropped`: the names
-    that no line of another may have, in lower case."""
+    """What is always the same: lines of ours. `dropped`: the names that no line of another may
+    have, in lower case. `host`: a request's Host line."""
 
     lines: bytes
     dropped: frozenset[bytes]
-    start: bytes = b""
+    host: bytes = b""
 
 
 def towards_backend(
@@ -38,13 +38,14 @@ def towards_backend(
 ) -> bytes:
     """The head of the request that is sent on."""
     request = inbound.request
-    fixed = _fixed(backend, request.target, via, id_header)
+    fixed = _fixed(backend, via, id_header)
     forwarded = request.kept.get(fixed.dropped)
     if forwarded is None:
         forwarded = lines(forwardable(request.raw_headers, fixed.dropped))
         request.kept[fixed.dropped] = forwarded
-    return b"%b%b%b%bContent-Length: %d\r\n\r\n" % (
-        fixed.start, forwarded, fixed.lines, inbound.id_line, length
+    target = (backend.url.prefix + request.target).encode("ascii")
+    return b"POST %b HTTP/1.1\r\n%b%b%b%bContent-Length: %d\r\n\r\n" % (
+        target, fixed.host, forwarded, fixed.lines, inbound.id_line, length
     )  # fmt: skip
 
 
@@ -71,15 +72,15 @@ def answered(alias: str, backend: Backend, model: str, id_header: str, *, stream
 
 
 @lru_cache(maxsize=MAX_FIXED)
-def _fixed(backend: Backend, target: str, via: tuple[bytes, bytes], id_header: str) -> Fixed:
-    start = request_start("POST", backend.url.prefix + target, backend.url.authority)
+def _fixed(backend: Backend, via: tuple[bytes, bytes], id_header: str) -> Fixed:
+    host = lines([(b"Host", backend.url.authority.encode("ascii"))])
     headers = [*_OURS, via]
     dropped = _names("Content-Type", "Accept-Encoding", id_header)
     if backend.auth is not None:
         name, value = backend.auth
         headers.append((name.encode(), value.encode()))
         dropped |= _names(name)
-    return Fixed(lines(headers), dropped, start)
+    return Fixed(lines(headers), dropped, host)
 
 
 def _names(*names: str) -> frozenset[bytes]:

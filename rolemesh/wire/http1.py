@@ -16,13 +16,9 @@ MAX_LENGTH_DIGITS = 10
 
 
 def request_head(method: str, target: str, authority: str, headers: Pairs, length: int) -> bytes:
-    start = request_start(method, target, authority)
-    return b"%b%bContent-Length: %d\r\n\r\n" % (start, lines(headers), length)
-
-
-def request_start(method: str, target: str, authority: str) -> bytes:
     """`target` is ASCII without spaces or control characters."""
-    return f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")
+    start = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")
+    return b"%b%bContent-Length: %d\r\n\r\n" % (start, lines(headers), length)
 
 
 def status_line(status: int) -> bytes:
