@@ -30,11 +30,12 @@ from rolemesh.core.registry import Registry
 from rolemesh.core.routing import Plan, exclusions, model_to_send, plan
 from rolemesh.core.types import Alias, Backend, Caller, Candidate
 from rolemesh.errors import LoopDetected, UnsupportedMediaType
-from rolemesh.gateway import doors, heads
+from rolemesh.gateway import doors
 from rolemesh.gateway.live import Live
 from rolemesh.gateway.slots import Slots
 from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.proxy.pool import Pools
+from rolemesh.server import heads
 from rolemesh.server.inbound import Inbound
 from rolemesh.server.metrics import Metrics
 from rolemesh.server.request import Request, once

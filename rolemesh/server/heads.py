@@ -1,19 +1,19 @@
 """The heads that the request path writes: towards a backend, and of its answer towards the client.
 
-Used by `forward` alone. What follows from a backend, an alias or a head that comes again and again
-(server/request.Request.kept, proxy/answer.Head.kept) is put together once and kept there; what is
-left for each request are its id and its length.
+Used by the request paths of gateway and node. What follows from a backend or a head that comes
+again and again is put together once and kept with it (server/request.Request.kept, `Head.kept`);
+what is left for each request are its id and its length.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Protocol
 from urllib.parse import quote
 
 from attrs import frozen
 
 from rolemesh.core.types import Backend
-from rolemesh.proxy.answer import Head
 from rolemesh.server.inbound import Inbound
 from rolemesh.wire.headers import answerable, forwardable
 from rolemesh.wire.http1 import lines
@@ -21,6 +21,17 @@ from rolemesh.wire.http1 import lines
 MAX_FIXED = 16_384  # 1,000 aliases with a few backends each
 _OURS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
 _STREAM = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
+
+
+class Head(Protocol):
+    """What is needed of a backend's answer: its header pairs, and where to keep what is made of
+    them (proxy/answer.Head)."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
+
+    @property
+    def kept(self) -> dict[object, bytes]: ...
 
 
 @frozen
