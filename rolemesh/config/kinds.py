@@ -105,6 +105,16 @@ def matching(pattern: re.Pattern[str], description: str) -> Kind:
     return Kind(description, read)
 
 
+def printable(longest: int) -> Kind:
+    def read(leaf: Leaf) -> str:
+        text = leaf.text
+        if not text.strip() or not text.isprintable() or len(text) > longest:
+            raise ValueError
+        return text
+
+    return Kind(f"text of 1 to {longest} printable characters", read)
+
+
 def _boolean(leaf: Leaf) -> bool:
     word = leaf.text.lower()
     if word in _TRUE:
@@ -112,12 +122,6 @@ def _boolean(leaf: Leaf) -> bool:
     if word in _FALSE:
         return False
     raise ValueError
-
-
-def _line(leaf: Leaf) -> str:
-    if not leaf.text.strip() or not leaf.text.isprintable() or len(leaf.text) > 256:
-        raise ValueError
-    return leaf.text
 
 
 def _key(leaf: Leaf) -> str:
@@ -212,6 +216,7 @@ def _url(leaf: Leaf) -> BaseUrl:
 
 
 BOOLEAN = Kind("true or false", _boolean, text=False)
+FILE_PATH = Kind("a path", _path, path=True)
 
 Port = Annotated[int, whole(0, 65_535)]
 Size = Annotated[int, whole(1, 2**40)]
@@ -220,7 +225,7 @@ Version = Annotated[int, attrs.evolve(whole(1, 1), words="1, the only version th
 Stale = Annotated[float, seconds(0, DAY_S)]
 Seconds = Annotated[float, seconds(0, YEAR_S)]
 Wait = Annotated[float, seconds(0, DAY_S, above=False)]
-Line = Annotated[str, Kind("text of 1 to 256 printable characters", _line)]
+Line = Annotated[str, printable(256)]
 Alias = Annotated[str, matching(_ALIAS, "1 to 128 printable ASCII characters without spaces")]
 Name = Annotated[str, matching(_NAME, "1 to 64 letters, digits or any of . _ : [ ] -")]
 Host = Annotated[str, Kind("an IP address or a host name", _host)]
@@ -236,6 +241,6 @@ Cidr = Annotated[Network, Kind("a network such as 10.0.0.0/24, or an address", _
 TrustedProxy = Annotated[
     Network | str, Kind("a network such as 10.0.0.0/24, an address or a host name", _proxy)
 ]
-FilePath = Annotated[str, Kind("a path", _path, path=True)]
+FilePath = Annotated[str, FILE_PATH]
 ReadableFile = Annotated[str, Kind("the path of a readable file", _readable, path=True)]
 Url = Annotated[BaseUrl, Kind("an http or https URL such as http://127.0.0.1:8012", _url)]

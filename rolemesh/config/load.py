@@ -1,7 +1,7 @@
 """Loading a configuration: files in, one frozen value out. The only module that knows YAML.
 
 YAML is read into trees here, with the line of every part; what follows is `assemble`'s. `load`
-takes any `Schema`, `load_gateway` the gateway's.
+takes any `Schema`, `load_gateway` the gateway's, `load_node` a node's.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 import yaml
 from attrs import Factory, define, evolve
 
-from rolemesh.config import checks_gateway
+from rolemesh.config import checks_gateway, checks_node
 from rolemesh.config.assemble import Assembly, Loaded, Schema, all_problems
 from rolemesh.config.expand import Expander
 from rolemesh.config.files import Search, Sources, find, read_config
 from rolemesh.config.schema_gateway import GatewayFile
+from rolemesh.config.schema_node import NodeFile
 from rolemesh.config.shape import section_of
 from rolemesh.config.tree import (
     MAX_DEPTH,
@@ -65,6 +66,18 @@ GATEWAY = Schema(
     checks_gateway.guard,
 )
 
+NODE = Schema(
+    NodeFile,
+    "rolemesh init node",
+    Search(
+        "ROLE_MESH_NODE_CONFIG",
+        "ROLE_MESH_NODE_CONFIG_OVERRIDE",
+        ("etc/node.yaml", "/etc/rolemesh/node.yaml"),
+    ),
+    checks_node.check,
+    checks_node.guard,
+)
+
 
 def find_gateway(config: str | None, overrides: Sequence[str], env: Mapping[str, str]) -> Sources:
     return find(GATEWAY.search, config, overrides, env)
@@ -72,6 +85,14 @@ def find_gateway(config: str | None, overrides: Sequence[str], env: Mapping[str,
 
 def load_gateway(sources: Sources, env: Mapping[str, str]) -> Loaded[GatewayFile]:
     return load(GATEWAY, sources, env)
+
+
+def find_node(config: str | None, overrides: Sequence[str], env: Mapping[str, str]) -> Sources:
+    return find(NODE.search, config, overrides, env)
+
+
+def load_node(sources: Sources, env: Mapping[str, str]) -> Loaded[NodeFile]:
+    return load(NODE, sources, env)
 
 
 def load(schema: Schema[T], sources: Sources, env: Mapping[str, str]) -> Loaded[T]:

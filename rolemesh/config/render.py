@@ -64,10 +64,10 @@ def _block(value: Any, shape: Shape, tree: Tree | None) -> Iterator[str]:
             for name, entry in value.items():
                 shown = _masked(name, entry) if free else entry
                 yield from _entry(f"{scalar(name)}:", shown, shape.entry, child(tree, name))
-        case Items():
+        case Items() if isinstance(value, tuple) and not isinstance(tree, Leaf):
             for number, item in enumerate(value):
                 yield from _item(item, shape.item, child(tree, number))
-        case Scalar() | Json():
+        case Scalar() | Json() | Items():
             return
 
 
@@ -99,7 +99,7 @@ def scalar(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float | dict | list):
         return json.dumps(value)
     if isinstance(value, tuple):
-        return "[]"
+        return f"[{', '.join(scalar(item) for item in value)}]"
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _SPECIAL:
         return text

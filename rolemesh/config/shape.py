@@ -43,13 +43,25 @@ class OneOf:
 
 
 @frozen
+class LoneOr:
+    """Mark of a list, each item of the kind `item`, in whose place one scalar may stand: `lone`
+    reads it, into a word of its own or a tuple of one item."""
+
+    lone: Kind
+    item: Kind
+
+
+@frozen
 class Scalar:
     kind: Kind
 
 
 @frozen
 class Items:
+    """A list. `lone`: what reads a scalar in its place, where one may stand there."""
+
     item: Shape
+    lone: Kind | None = None
 
 
 @frozen
@@ -225,6 +237,8 @@ def _annotated(hint: Any) -> Shape:
             return Scalar(mark)
         if isinstance(mark, ReadAs):
             return section_of(mark.fields, cls)
+        if isinstance(mark, LoneOr):
+            return Items(Scalar(mark.item), mark.lone)
         if isinstance(mark, OneOf):
             return Choice(mark.tag, {tag: section_of(case) for tag, case in mark.cases.items()})
     raise TypeError(f"no shape for {hint}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from rolemesh.config.kinds import Kind
 from rolemesh.config.shape import Choice, Items, Json, Named, Scalar, Section, Setting, Shape
 from rolemesh.config.tree import (
     Bad,
@@ -101,6 +102,8 @@ class Structurer:
                 return self._problem(tree.origin, path, tree.message, lost=True)
             case Leaf(), Scalar():
                 return self._scalar(tree, shape, path)
+            case Leaf(), Items(lone=Kind() as lone):
+                return self._scalar(tree, Scalar(lone), path)
             case Seq(), Items():
                 return self._items(tree, shape, path)
             case Map(), Named():
@@ -197,6 +200,8 @@ def described(shape: Shape) -> str:
     match shape:
         case Scalar():
             return shape.kind.words
+        case Items(lone=Kind(words)):
+            return words
         case Items():
             return "a list such as [a, b]"
         case Section() if shape.shorthand is not None:
