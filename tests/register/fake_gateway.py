@@ -11,11 +11,14 @@ from aiohttp.test_utils import TestServer
 
 
 class FakeGateway:
-    """`calls` are (method, path, body, headers). `answer` decides on each call; None: accept."""
+    """`calls` are (method, path, body, headers). `answer` decides on each call; None: accept.
+    Nothing is answered while `answering` is cleared."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, Any, Any]] = []
         self.answer: Callable[[str, str], web.Response | None] = lambda method, path: None
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.interval_s: object = 0.05
         self.url = ""
         self.server = TestServer(self._app())
@@ -48,6 +51,7 @@ class FakeGateway:
         async with self._came:
             self.calls.append((request.method, request.path, body, request.headers))
             self._came.notify_all()
+        await self.answering.wait()
         answer = self.answer(request.method, request.path)
         if answer is not None:
             return answer
