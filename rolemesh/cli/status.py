@@ -140,8 +140,10 @@ def _busy(entry: Mapping[str, Any]) -> str:
 def _model(model: Mapping[str, Any]) -> str:
     """model_id=role,role as in `rolemesh register`, and its state where that is not plain."""
     text = f"{_text(model.get('model_id'))}={','.join(map(_text, model.get('roles') or ()))}"
-    state = model.get("state")
-    return text if state in (None, "READY") else f"{text} ({_text(state)})"
+    state, detail = model.get("state"), model.get("detail")
+    if state in (None, "READY"):
+        return text
+    return f"{text} ({_text(state)}{f': {_text(detail)}' if detail else ''})"
 
 
 def _state(entry: Mapping[str, Any]) -> tuple[str, str]:

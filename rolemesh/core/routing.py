@@ -214,11 +214,12 @@ def _lease_exclusions(
     for model in lease.served_models:
         if role not in model.roles:
             continue
+        why = "" if model.detail is None else f": {model.detail}"
         named = f"{model.model_id} on {node_id}"
         if model.state is ModelState.FATAL:
-            yield Exclusion(node_id, Reason.MODEL_FAILED, f"{named} has failed")
+            yield Exclusion(node_id, Reason.MODEL_FAILED, f"{named} has failed{why}")
         elif model.state is ModelState.DRAINING:
-            yield Exclusion(node_id, Reason.NODE_DRAINING, f"{named} is draining")
+            yield Exclusion(node_id, Reason.NODE_DRAINING, f"{named} is draining{why}")
 
 
 def _probed_out(candidate: Candidate, health: Health) -> Exclusion | None:

@@ -124,7 +124,8 @@ class ModelState(enum.Enum):
 
 @frozen
 class ServedModel:
-    """A model that a node offers. `state` None: it did not say, so it counts as READY."""
+    """A model that a node offers. `state` None: it did not say, so it counts as READY. `detail`:
+    a line on why it is in that state, that clients may see."""
 
     model_id: str
     roles: tuple[str, ...]
@@ -133,6 +134,7 @@ class ServedModel:
     slots: int | None = None
     slots_busy: int | None = None
     max_context: int | None = None
+    detail: str | None = None
 
 
 @frozen

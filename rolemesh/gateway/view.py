@@ -64,6 +64,7 @@ def _served(model: ServedModel, in_flight: int) -> dict[str, Any]:
         "slots": model.slots,
         "slots_busy": model.slots_busy,
         "max_context": model.max_context,
+        "detail": model.detail,
         "in_flight": in_flight,
         "meta": dict(model.meta),
     }

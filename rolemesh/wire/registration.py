@@ -28,6 +28,7 @@ MAX_META_BYTES = 16 * 1024  # as JSON, of a node and its models together
 MAX_META_DEPTH = 16
 MAX_ROLE_LENGTH = 128
 MAX_MODEL_ID_LENGTH = 256
+MAX_DETAIL_LENGTH = 500
 
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOKEN = re.compile(r"[!-~](?:[ -~]{0,4094}[!-~])?")
@@ -132,6 +133,7 @@ def _told(model: ServedModel) -> dict[str, Any]:
         "slots": model.slots,
         "slots_busy": model.slots_busy,
         "max_context": model.max_context,
+        "detail": model.detail,
     }
     return {key: value for key, value in told.items() if value is not None}
 
@@ -212,7 +214,12 @@ def _served_model(fields: Mapping[str, Any], place: str) -> ServedModel:
         slots=integer(fields.get("slots"), f"{place}.slots", _MOST),
         slots_busy=integer(fields.get("slots_busy"), f"{place}.slots_busy", _MOST),
         max_context=integer(fields.get("max_context"), f"{place}.max_context", _MOST),
+        detail=_detail(fields.get("detail"), f"{place}.detail"),
     )
+
+
+def _detail(value: object, place: str) -> str | None:
+    return None if value is None or value == "" else printable(value, place, MAX_DETAIL_LENGTH)
 
 
 def _roles(value: object, place: str, most: int) -> tuple[str, ...]:

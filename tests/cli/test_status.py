@@ -40,7 +40,8 @@ NODES = {
             "detail": "not heard of for 42 s",
             "age_s": 42.3,
             "served_models": [
-                {"model_id": "qwen3", "roles": ["reviewer", "planner"], "state": "LOADING"}
+                {"model_id": "qwen3", "roles": ["reviewer", "planner"], "state": "LOADING"},
+                {"model_id": "m", "roles": ["r"], "state": "FATAL", "detail": "exit\x1b code 1"},
             ],
         }
     ],
@@ -81,7 +82,7 @@ async def test_tables_say_what_is_in_and_why_the_rest_is_out(run_beside, gateway
         "\n"
         "NODE  URL                    STATE       DETAIL                 HEARD  MODELS\n"
         "box   http://10.0.0.12:8014  node_stale  not heard of for 42 s  42 s   "
-        "qwen3=reviewer,planner (LOADING)\n"
+        "qwen3=reviewer,planner (LOADING) m=r (FATAL: exit\\x1b code 1)\n"
     )
 
 

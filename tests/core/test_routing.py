@@ -187,6 +187,23 @@ def test_stale_drained_and_failed_nodes_are_no_candidates() -> None:
     ]
 
 
+def test_a_failed_models_reason_is_told() -> None:
+    registry = _registry()
+    for node_id, state, detail in (
+        ("a", ModelState.FATAL, "exit code 1"),
+        ("b", ModelState.DRAINING, "an operator drains the node"),
+        ("c", ModelState.FATAL, None),
+    ):
+        model = ServedModel("m", ("reviewer",), state=state, detail=detail)
+        registry.register(Registration(node_id, URL, (model,)), ANYONE, 0.0)
+    reasons = plan(REVIEWER, registry, Health(), 0.0, 0, lambda n: 0).reasons
+    assert [one.detail for one in reasons] == [
+        "m on a has failed: exit code 1",
+        "m on b is draining: an operator drains the node",
+        "m on c has failed",
+    ]
+
+
 def test_a_plan_without_candidates_says_why() -> None:
     made = plan(REVIEWER, _registry(), Health(), 0.0, 0, lambda n: 0)
     assert made.candidates == ()

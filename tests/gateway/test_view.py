@@ -64,6 +64,7 @@ def test_a_node_is_shown_whole_but_for_its_token(registry: Registry) -> None:
                 "slots": 2,
                 "slots_busy": 1,
                 "max_context": None,
+                "detail": None,
                 "in_flight": 3,
                 "meta": {"quant": "Q5"},
             }

@@ -74,6 +74,17 @@ def test_everything_optional_is_read() -> None:
     assert "t 0~" not in repr(registration)
 
 
+def test_a_models_detail_is_a_line_of_bounded_length() -> None:
+    model = parse_register(with_model(state="FATAL", detail="exit code 1")).served_models[1]
+    assert model.detail == "exit code 1"
+    assert parse_register(with_model(detail="")).served_models[1].detail is None
+    assert parse_register(with_model(detail="x" * 500)).served_models[1].detail == "x" * 500
+    for wrong in ("x" * 501, "two\nlines", "\x1b[31m", 1, ["text"]):
+        with pytest.raises(InvalidValue) as refused:
+            parse_register(with_model(detail=wrong))
+        assert refused.value.param == "served_models[1].detail"
+
+
 def test_the_flat_form_is_one_model_per_role() -> None:
     data = b'{"node_id":"n","base_url":"http://h/v1/","roles":["writer","critic","writer"]}'
     assert parse_register(data) == Registration(
@@ -335,7 +346,8 @@ def test_any_json_is_read_or_refused(changes: dict[str, Any]) -> None:
 
 def test_what_a_node_writes_the_gateway_reads() -> None:
     models = (
-        ServedModel("m", ("r",), {"a": 1}, ModelState.FATAL, slots=0, slots_busy=0, max_context=1),
+        ServedModel("m", ("r",), {"a": 1}, ModelState.READY, slots=0, slots_busy=0, max_context=1),
+        ServedModel("f", ("r",), state=ModelState.FATAL, detail="exit code 1: no such file"),
         ServedModel("n", ()),
     )
     registration = Registration("n", BaseUrl("https", "::1", 8443, "/x"), models, {"b": 2}, "token")
