@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 from rolemesh.errors import RunError
 
@@ -17,12 +18,12 @@ _PACKAGES = ("xllamacpp", "gguf", "numpy")
 
 def command() -> list[str]:
     """The start of an argv that runs the built-in llama-server; its flags come after."""
-    return [sys.executable, "-m", "rolemesh.builtin"]
+    return [sys.executable, *_isolated(), "-m", "rolemesh.builtin"]
 
 
 def tiny_model_command() -> list[str]:
     """The start of an argv that writes a tiny model; the file and tiny_model's flags come after."""
-    return [sys.executable, "-m", "rolemesh.builtin.tiny_model"]
+    return [sys.executable, *_isolated(), "-m", "rolemesh.builtin.tiny_model"]
 
 
 def check_installed() -> None:
@@ -33,6 +34,12 @@ def check_installed() -> None:
             f"the built-in llama.cpp is not installed ({', '.join(missing)} missing); "
             "it is the extra rolemesh[llama]; in a clone: pip install '.[llama]'"
         )
+
+
+def _isolated() -> list[str]:
+    """Keeps modules that happen to lie in the working folder out of the child; but not where this
+    package itself is one of them (`python -m rolemesh` in a clone)."""
+    return [] if str(Path(__file__).parents[2]) in sys.path[:1] else ["-P"]
 
 
 def _found(name: str) -> bool:

@@ -6,23 +6,27 @@ import os
 import sys
 
 from rolemesh.builtin import check_installed
-from rolemesh.builtin.flags import parse
+from rolemesh.builtin.flags import UsageError, listing, parse
 from rolemesh.builtin.server import run
 from rolemesh.errors import RunError
 
 
-def main() -> int:
-    flags = parse(sys.argv[1:], os.environ)
+def main(argv: list[str]) -> int:
+    """The exit code, as llama-server's: 1 also for bad usage."""
     try:
+        flags = parse(argv, os.environ)
+        if flags.help:
+            sys.stdout.write(listing())
+            return 0
         check_installed()
-    except RunError as error:
-        sys.stderr.write(f"error: {error.message}\n")
-        return error.exit_code
+    except (UsageError, RunError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     return run(flags)
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     # llama.cpp's threads have joined; tearing the interpreter down around its library may crash.

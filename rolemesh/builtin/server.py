@@ -57,26 +57,39 @@ def _params(llama: Any, flags: Flags) -> Any:
     params = llama.CommonParams()
     params.model.path = flags.model
     params.hostnames = [flags.host]
-    params.port = flags.port
-    params.n_ctx = flags.ctx_size
-    params.n_parallel = flags.parallel
     params.api_keys = list(flags.api_keys)
-    params.endpoint_metrics = flags.metrics
-    params.ui = not flags.no_webui
-    params.embedding = flags.embeddings
-    params.flash_attn_type = getattr(llama.llama_flash_attn_type, _FLASH_ATTN[flags.flash_attn])
     if flags.alias is not None:
         params.model_alias = {flags.alias}
-    if flags.threads is not None:
-        params.cpuparams.n_threads = flags.threads
-        params.cpuparams_batch.n_threads = flags.threads
-    for name, value in (
-        ("n_gpu_layers", flags.n_gpu_layers),
-        ("cache_ram_mib", flags.cache_ram),
-        ("sse_ping_interval", flags.sse_ping_interval),
-    ):
-        if value is not None:
-            setattr(params, name, value)
+    params.flash_attn_type = getattr(llama.llama_flash_attn_type, _FLASH_ATTN[flags.flash_attn])
+    pooling = "rank" if flags.reranking else flags.pooling
+    if pooling is not None:
+        kind = f"LLAMA_POOLING_TYPE_{pooling.upper()}"
+        params.pooling_type = getattr(llama.llama_pooling_type, kind)
+    params.embedding = flags.embeddings or flags.reranking
+    batch_threads = flags.threads_batch or flags.threads
+    _set(params.cpuparams, n_threads=flags.threads)
+    _set(params.cpuparams_batch, n_threads=batch_threads)
+    seed = None if flags.seed is None else flags.seed % 2**32  # -1 is llama.cpp's random one
+    _set(params.sampling, seed=seed, temp=flags.temp)
+    _set(
+        params,
+        port=flags.port,
+        n_gpu_layers=flags.n_gpu_layers,
+        n_ctx=flags.ctx_size,
+        n_parallel=flags.parallel,
+        n_batch=flags.batch_size,
+        n_ubatch=flags.ubatch_size,
+        n_predict=flags.predict,
+        cache_ram_mib=flags.cache_ram,
+        sse_ping_interval=flags.sse_ping_interval,
+        endpoint_metrics=flags.metrics,
+        endpoint_slots=flags.slots,
+        ui=flags.web_page,
+        use_jinja=flags.jinja,
+        chat_template=flags.chat_template,
+        warmup=flags.warmup,
+        verbosity=flags.verbosity,
+    )
     return params
 
 
@@ -85,6 +98,13 @@ _FLASH_ATTN = {
     "off": "LLAMA_FLASH_ATTN_TYPE_DISABLED",
     "auto": "LLAMA_FLASH_ATTN_TYPE_AUTO",
 }
+
+
+def _set(section: Any, **settings: Any) -> None:
+    """Leave alone what was not asked for: llama.cpp has its own defaults."""
+    for name, value in settings.items():
+        if value is not None:
+            setattr(section, name, value)
 
 
 def _say(line: str) -> None:

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from rolemesh.builtin import command
-from tests.llama import WAIT_S, LlamaServer, Starter, hello, until
+from tests.llama import WAIT_S, LlamaServer, Starter, free_port, hello, until
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +57,38 @@ def test_embeddings_are_served_only_on_request(llama: LlamaServer, llama_server:
     status, answer = embedding.post("/v1/embeddings", {"input": "x"})
     assert status == 200
     assert len(answer["data"][0]["embedding"]) == 64
+
+
+def test_reranking_is_served_on_request(llama_server: Starter) -> None:
+    server = llama_server(args=("--reranking",))
+    status, answer = server.post("/v1/rerank", {"query": "a", "documents": ["b", "c"]})
+    assert status == 200
+    assert {result["index"] for result in answer["results"]} == {0, 1}
+
+
+def test_what_an_operator_sets_is_what_it_runs_with(llama_server: Starter) -> None:
+    template = "{{ messages[0].content }}"
+    server = llama_server(args=("--seed", "7", "--temp", "0.25", "--chat-template", template))
+    props = server.get("/props")[1]
+    assert props["default_generation_settings"]["params"]["seed"] == 7
+    assert props["default_generation_settings"]["params"]["temperature"] == 0.25
+    assert props["chat_template"] == template
+
+
+def test_slots_are_shown_unless_told_otherwise(llama: LlamaServer, llama_server: Starter) -> None:
+    assert [slot["is_processing"] for slot in llama.get("/slots")[1]] == [False, False]
+    assert llama_server(args=("--no-slots",)).get("/slots")[0] == 501
+
+
+def test_variables_that_stand_for_flags_are_ignored(
+    llama_server: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_ARG_ALIAS", "other")
+    monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "64")
+    monkeypatch.setenv("LLAMA_ARG_PORT", "1")
+    server = llama_server()
+    assert server.get("/v1/models")[1]["data"][0]["id"] == "tiny"
+    assert server.get("/props")[1]["default_generation_settings"]["n_ctx"] == 2048
 
 
 def test_the_key_of_the_environment_is_asked_for_but_for_health(llama_server: Starter) -> None:
@@ -133,6 +166,32 @@ def test_a_model_that_does_not_load_is_exit_code_1() -> None:
     ended = run("--model", "/nowhere/model.gguf", "--port", "18080")
     assert ended.returncode == 1
     assert "error: " in ended.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"no model at all", b"GGUF" + bytes(64)])
+def test_a_file_that_is_no_model_is_exit_code_1_with_a_reason(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    ended = run("--model", str(path), "--port", str(free_port()))
+    assert ended.returncode == 1
+    assert "error: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_flag_that_it_does_not_know_is_exit_code_1_with_a_sentence() -> None:
+    ended = run("--model", "m.gguf", "--api-key", "secret")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "error: invalid argument: --api-key (this llama-server has no such flag)\n"
+    )
+
+
+def test_help_is_exit_code_0_and_the_list_of_flags() -> None:
+    ended = run("--help")
+    assert ended.returncode == 0
+    assert "--flash-attn [on|off|auto]" in ended.stdout
 
 
 def test_a_port_in_use_is_exit_code_1(llama_server: Starter) -> None:
