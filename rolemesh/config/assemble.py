@@ -26,11 +26,9 @@ T = TypeVar("T")
 
 @frozen
 class Schema(Generic[T]):
-    """A kind of configuration. `check` judges the merged values, `guard` each override's step.
-    `first` is the command that writes one to begin with."""
+    """A kind of configuration. `check` judges the merged values, `guard` each override's step."""
 
     cls: type[T]
-    first: str
     search: Search
     check: Callable[[T], Iterator[tuple[Path, str]]]
     guard: Callable[[Map | None, Map], Iterator[tuple[Path, str]]]

@@ -7,11 +7,11 @@ here, and what is said of them is dropped by `load`.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 
-from rolemesh.config.compile import key_digest, server_name
-from rolemesh.config.schema_auth import AdminKey, ClientKey, NodeKey
+from rolemesh.config.checks_keys import AnyKey, key_list
+from rolemesh.config.compile import server_name
+from rolemesh.config.hosts import is_loopback, leads_to
 from rolemesh.config.schema_gateway import GatewayFile
 from rolemesh.config.schema_models import BackendSection, DiscoveredModel, ProxyModel
 from rolemesh.config.structure import nearest
@@ -19,10 +19,7 @@ from rolemesh.config.tree import Leaf, Map, Path, Seq, at, is_null, nearest_orig
 from rolemesh.core.types import BaseUrl
 
 Flaw = tuple[Path, str]
-AnyKey = ClientKey | NodeKey | AdminKey
 
-_SAMPLE_KEY = "change-me"
-_NEW_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _RESERVED_ALIASES = frozenset({"_other"})  # what metrics call an alias that is not configured
 _CLIENT_KEYS = ("auth", "client_api_keys")
 
@@ -87,12 +84,12 @@ def _proxy_model(config: GatewayFile, model: ProxyModel, path: Path) -> Iterator
         yield (*path, "proxy_url"), "stands beside backends: write one of the two"
     if model.backends and model.upstream != type(model.upstream)():
         yield path, "has keys of one server beside backends: write them in each backend"
-    if _is_gateway(model.proxy_url, config):
+    if _is_itself(model.proxy_url, config):
         yield (*path, "proxy_url"), "is this gateway itself"
     taken: set[str] = set()
     for number, backend in enumerate(model.backends):
         here = (*path, "backends", number)
-        if _is_gateway(backend.base_url, config):
+        if _is_itself(backend.base_url, config):
             yield (*here, "base_url"), "is this gateway itself"
         name = backend.name or server_name(backend.base_url)
         if name in taken:
@@ -107,41 +104,8 @@ def _same_name(backend: BackendSection, name: str) -> str:
     return f"{message}: {name}, taken from base_url; give each a name of its own with `name`"
 
 
-def _is_gateway(url: BaseUrl | None, config: GatewayFile) -> bool:
-    """By host and port as they are written: resolving a name is for the loop detection to do."""
-    if url is None or url.port != config.gateway.port:
-        return False
-    bound, host = _address(config.gateway.host), _address(url.host)
-    if bound == host:
-        return True
-    if host in _WILDCARDS:  # connecting there reaches loopback
-        return bound in _WILDCARDS or is_loopback(bound)
-    if bound in _WILDCARDS:
-        return is_loopback(host)
-    return "localhost" in (bound, host) and {bound, host} <= _LOCALHOST
-
-
-_WILDCARDS = frozenset({"0.0.0.0", "::"})
-_LOCALHOST = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def _address(host: str) -> str:
-    """A host in the one form in which it can be compared."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host.lower().rstrip(".")
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what is bound to `host` (RFC 6761 for the names)."""
-    try:
-        return ipaddress.ip_address(_address(host)).is_loopback
-    except ValueError:
-        name = _address(host)
-        return name == "localhost" or name.endswith(".localhost")
+def _is_itself(url: BaseUrl | None, config: GatewayFile) -> bool:
+    return leads_to(url, config.gateway.host, config.gateway.port)
 
 
 def _model_default(model: ProxyModel | DiscoveredModel, path: Path) -> Iterator[Flaw]:
@@ -162,30 +126,12 @@ def _key_lists(config: GatewayFile) -> Iterator[Flaw]:
         ("admin_api_keys", auth.admin_api_keys),
     )
     for name, keys in lists:
-        yield from _keys(keys, ("auth", name), exposed)
+        yield from key_list(keys, ("auth", name), exposed=exposed)
     for number, client in enumerate(auth.client_api_keys):
         for place, alias in enumerate(client.models or ()):
             if alias not in config.models:
                 here = (*_CLIENT_KEYS, number, "models", place)
                 yield here, f"is not a configured alias{_perhaps(alias, config.models)}"
-
-
-def _keys(keys: Sequence[AnyKey], path: Path, exposed: bool) -> Iterator[Flaw]:
-    names: set[str] = set()
-    digests: dict[bytes, int] = {}
-    for number, each in enumerate(keys):
-        source, here = each.source, (*path, number)
-        if (source.key is None) == (source.key_hash is None):
-            yield here, "needs exactly one of key, key_file and key_hash"
-            continue
-        if source.key is not None and exposed and source.key.lower().startswith(_SAMPLE_KEY):
-            yield here, f"is the sample key, which everybody knows; make one: {_NEW_KEY}"
-        if source.name is not None and source.name in names:
-            yield (*here, "name"), "is the name of another key in this list"
-        names.add(source.name or "")
-        first = digests.setdefault(key_digest(source), number)
-        if first != number:
-            yield here, f"is the same key as [{first}]"
 
 
 def _registry(config: GatewayFile) -> Iterator[Flaw]:

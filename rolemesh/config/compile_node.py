@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from rolemesh.config.compile import state_path
 from rolemesh.config.schema_node import NodeFile, NodeSection, NodeTimeouts
-from rolemesh.core.types import BaseUrl, Timeouts
+from rolemesh.core.types import BaseUrl, ServedModel, Timeouts
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_NODE_ID_LENGTH = 64
@@ -37,6 +37,11 @@ def log_dir(config: NodeFile, host_name: str, env: Mapping[str, str]) -> str:
     if config.node.log_dir is not None:
         return config.node.log_dir
     return os.path.splitext(node_state_path(config, host_name, env))[0] + "-logs"
+
+
+def offered(config: NodeFile) -> tuple[ServedModel, ...]:
+    """The models as a gateway is told of them, less what changes while the node runs."""
+    return tuple(ServedModel(each.model_id, each.roles, each.meta) for each in config.models)
 
 
 def base_url(node: NodeSection, port: int) -> BaseUrl:

@@ -20,11 +20,13 @@ _MAX_SECRET_BYTES = 64 * 2**10
 
 @frozen
 class Search:
-    """Where one daemon's configuration is looked for."""
+    """Where one daemon's configuration is looked for. `first` is the command that writes one to
+    begin with."""
 
     variable: str
     override_variable: str
     places: tuple[str, ...]
+    first: str
 
 
 @frozen
@@ -66,7 +68,7 @@ def _first_place(search: Search) -> str:
         looked.append(f"  {path}: belongs to another user (uid {owner}), so it is not taken")
     raise ConfigError(
         f"no configuration: name a file with --config or {search.variable}, or have"
-        " `rolemesh init gateway` write a first one; looked at\n" + "\n".join(looked)
+        f" `{search.first}` write a first one; looked at\n" + "\n".join(looked)
     )
 
 

@@ -23,7 +23,7 @@ _GPU_UUID = re.compile(r"GPU-[0-9A-Za-z-]{1,64}")
 _MAX_GPU_INDEX = 1023
 _MAX_TEXT_BYTES = 128 * 1024 - 1  # Linux takes no longer one in an argv or an environment
 
-Gpu = int | str  # an index in PCI order, or "GPU-<uuid>"
+GpuName = int | str  # an index in PCI order, or "GPU-<uuid>"
 
 
 def _path(leaf: Leaf) -> str:
@@ -46,14 +46,14 @@ def _text(leaf: Leaf) -> str:
     return leaf.text
 
 
-def _gpu(leaf: Leaf) -> Gpu:
+def _gpu(leaf: Leaf) -> GpuName:
     if _GPU_UUID.fullmatch(leaf.text):
         return leaf.text
     return int(whole(0, _MAX_GPU_INDEX).read(leaf))
 
 
-def _words_or_gpu(*words: str) -> Callable[[Leaf], str | tuple[Gpu]]:
-    def read(leaf: Leaf) -> str | tuple[Gpu]:
+def _words_or_gpu(*words: str) -> Callable[[Leaf], str | tuple[GpuName]]:
+    def read(leaf: Leaf) -> str | tuple[GpuName]:
         return leaf.text if leaf.text in words else (_gpu(leaf),)
 
     return read
@@ -87,5 +87,5 @@ CpuDevice = Annotated[
     Literal["auto"] | bool,
     attrs.evolve(BOOLEAN, words="auto, true or false", read=_auto_or_boolean),
 ]
-DeviceChoice = Annotated[Literal["auto", "cpu"] | tuple[Gpu, ...], LoneOr(_DEVICE, _GPU)]
-GpuChoice = Annotated[Literal["all", "none"] | tuple[Gpu, ...], LoneOr(_GPUS, _GPU)]
+DeviceChoice = Annotated[Literal["auto", "cpu"] | tuple[GpuName, ...], LoneOr(_DEVICE, _GPU)]
+GpuChoice = Annotated[Literal["all", "none"] | tuple[GpuName, ...], LoneOr(_GPUS, _GPU)]

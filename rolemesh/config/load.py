@@ -56,11 +56,11 @@ _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 
 GATEWAY = Schema(
     GatewayFile,
-    "rolemesh init gateway",
     Search(
         "ROLE_MESH_CONFIG",
         "ROLE_MESH_CONFIG_OVERRIDE",
         ("etc/gateway.yaml", "configs/models.yaml", "/etc/rolemesh/gateway.yaml"),
+        "rolemesh init gateway",
     ),
     checks_gateway.check,
     checks_gateway.guard,
@@ -68,11 +68,11 @@ GATEWAY = Schema(
 
 NODE = Schema(
     NodeFile,
-    "rolemesh init node",
     Search(
         "ROLE_MESH_NODE_CONFIG",
         "ROLE_MESH_NODE_CONFIG_OVERRIDE",
         ("etc/node.yaml", "/etc/rolemesh/node.yaml"),
+        "rolemesh init node",
     ),
     checks_node.check,
     checks_node.guard,
@@ -125,7 +125,7 @@ def _layers(schema: Schema[Any], sources: Sources) -> tuple[list[Map], list[Prob
             elif number == 0 and not tree.entries and not found:
                 # Cut off while it was written, say. Taken for a configuration, it would have no
                 # models and no keys.
-                message = f"is empty: `{schema.first}` writes a first configuration"
+                message = f"is empty: `{schema.search.first}` writes a first configuration"
                 problems.append(Problem(Origin(path), (), message))
             else:
                 layers.append(tree)

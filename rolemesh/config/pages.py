@@ -72,9 +72,9 @@ def _row(setting: Setting) -> Row:
 
 def _takes(shape: Shape) -> str:
     match shape:
-        case Items(item=Scalar(kind)):
+        case Items(lone=None, item=Scalar(kind)):
             return f"a list; each {kind.words}"
-        case Items():
+        case Items(lone=None):
             return "a list"
         case _:
             return described(shape)

@@ -1,7 +1,7 @@
-"""The configuration's reference, generated from the schema: a Markdown page and a manual page.
+"""The configurations' references, generated from the schemas: Markdown and manual pages.
 
-`python -m rolemesh.config.reference` writes both into the working copy; a test says when they are
-stale. The words about keys come from the schema alone.
+`python -m rolemesh.config.reference` writes all into the working copy; a test says when they are
+stale. The words about keys come from the schemas alone.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rolemesh.config import manual_words
 from rolemesh.config.manual import manual
 from rolemesh.config.pages import Page, pages
 from rolemesh.config.schema_gateway import GatewayFile
-
-MARKDOWN = Path("docs/configuration-reference.md")
-MANUAL = Path("man/rolemesh.yaml.5")
+from rolemesh.config.schema_node import NodeFile
 
 _INTRODUCTION = """\
-# Configuration reference
+# {title}
 
-Every key of a gateway's configuration. How files, overrides and variables become one configuration
+Every key of a {daemon}'s configuration. How files, overrides and variables become one configuration
 is told in [configuration.md](configuration.md). An unknown key is an error, and so is a value of
 another kind. `null` is as if the key was not written.
 
@@ -28,8 +27,9 @@ This page is made by `python -m rolemesh.config.reference` from the program's ow
 """
 
 
-def markdown(content: list[Page]) -> str:
-    return "\n".join([_INTRODUCTION, *(line for page in content for line in _section(page))])
+def markdown(content: list[Page], title: str, daemon: str) -> str:
+    introduction = _INTRODUCTION.format(title=title, daemon=daemon)
+    return "\n".join([introduction, *(line for page in content for line in _section(page))])
 
 
 def _section(page: Page) -> Iterator[str]:
@@ -49,8 +49,18 @@ def _section(page: Page) -> Iterator[str]:
 
 def documents() -> dict[Path, str]:
     """Path in the working copy -> what belongs there."""
-    content = pages(GatewayFile)
-    return {MARKDOWN: markdown(content), MANUAL: manual(content)}
+    gateway, node = pages(GatewayFile), pages(NodeFile)
+    docs, man = Path("docs"), Path("man")
+    return {
+        docs / "configuration-reference.md": markdown(
+            gateway, "Configuration reference", "gateway"
+        ),
+        docs / "node-configuration-reference.md": markdown(
+            node, "Node configuration reference", "node"
+        ),
+        man / "rolemesh.yaml.5": manual(gateway, manual_words.GATEWAY),
+        man / "rolemesh-node.yaml.5": manual(node, manual_words.NODE),
+    }
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rolemesh.config.checks_gateway import is_loopback
+from rolemesh.config.hosts import is_loopback
 from tests.config.conftest import Load, Problems
 
 A = "{proxy_url: 'http://a'}"

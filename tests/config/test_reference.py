@@ -11,6 +11,7 @@ from rolemesh.config.load import find_gateway, load_gateway
 from rolemesh.config.pages import pages
 from rolemesh.config.reference import documents
 from rolemesh.config.schema_gateway import GatewayFile
+from rolemesh.config.schema_node import NodeFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,17 +23,27 @@ def test_a_generated_document_is_not_stale(path: Path) -> None:
     )
 
 
-def test_every_key_of_the_schema_is_in_both_documents() -> None:
-    for text in documents().values():
-        for page in pages(GatewayFile):
-            for row in page.rows:
-                assert re.search(rf"\b{row.name}\b", text), row.name
-                assert row.doc
-                assert row.takes
+DOCUMENTS = [
+    (GatewayFile, "docs/configuration-reference.md"),
+    (GatewayFile, "man/rolemesh.yaml.5"),
+    (NodeFile, "docs/node-configuration-reference.md"),
+    (NodeFile, "man/rolemesh-node.yaml.5"),
+]
 
 
-def test_a_section_appears_once() -> None:
-    places = [(page.path, page.case) for page in pages(GatewayFile)]
+@pytest.mark.parametrize(("schema", "path"), DOCUMENTS)
+def test_every_key_of_the_schema_is_in_its_documents(schema: type, path: str) -> None:
+    text = documents()[Path(path)]
+    for page in pages(schema):
+        for row in page.rows:
+            assert re.search(rf"\b{row.name}\b", text), row.name
+            assert row.doc
+            assert row.takes
+
+
+@pytest.mark.parametrize("schema", [GatewayFile, NodeFile])
+def test_a_section_appears_once(schema: type) -> None:
+    places = [(page.path, page.case) for page in pages(schema)]
     assert len(places) == len(set(places))
 
 

@@ -18,8 +18,9 @@ import trustme
 from rolemesh import errors
 from rolemesh.cli import rolemesh
 from rolemesh.config.files import Sources
-from rolemesh.config.load import load_gateway
+from rolemesh.config.load import load_gateway, load_node
 from rolemesh.config.schema_gateway import GatewayFile
+from rolemesh.config.schema_node import NodeFile
 from rolemesh.config.shape import Choice, Items, Named, Section, Shape, section_of
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
@@ -31,6 +32,7 @@ from rolemesh.server.router import Router
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+_OF_A_NODE = re.compile(r"^(?:node|gateways|llama_server|gpus|cpu):|^  - .?model_id:", re.M)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -115,6 +117,9 @@ def test_every_example_of_a_configuration_loads(block: Block, tmp_path: Path) ->
     base, over = tmp_path / "base.yaml", tmp_path / "block.yaml"
     base.write_text("version: 1\nauth: {client_api_keys: [a-key-of-the-base]}\n")
     over.write_text(text)
+    if _OF_A_NODE.search(text):
+        assert load_node(Sources((str(over),)), env).config.version == 1
+        return
     loaded = load_gateway(Sources((str(base), str(over))), env)
     assert loaded.config.version == 1
 
@@ -148,7 +153,7 @@ def keys(shape: Shape) -> Iterator[str]:
         case Section():
             for setting in shape.keys.values():
                 yield setting.name
-                if setting.secret and setting.name in ("key", "auth_token"):
+                if setting.secret and setting.twin in shape.keys:
                     yield setting.twin
                 yield from keys(setting.shape)
         case Choice():
@@ -164,6 +169,12 @@ def keys(shape: Shape) -> Iterator[str]:
 def test_every_configuration_key_is_documented(key: str) -> None:
     assert f"`{key}`" in doc("configuration-reference.md")
     assert key in (ROOT / "man/rolemesh.yaml.5").read_text()
+
+
+@pytest.mark.parametrize("key", sorted(set(keys(section_of(NodeFile)))))
+def test_every_key_of_a_nodes_configuration_is_documented(key: str) -> None:
+    assert f"`{key}`" in doc("node-configuration-reference.md")
+    assert key in (ROOT / "man/rolemesh-node.yaml.5").read_text()
 
 
 def metrics() -> list[str]:
@@ -268,7 +279,7 @@ def test_every_option_is_in_the_manual(command: str, option: str) -> None:
 
 def test_no_option_is_in_the_manual_that_does_not_exist() -> None:
     existing = {option for _, option in options(rolemesh, "rolemesh")} | {"--help", "--version"}
-    for name in ("rolemesh.1", "rolemesh-gateway.1", "rolemesh-register.1"):
+    for name in ("rolemesh.1", "rolemesh-gateway.1", "rolemesh-node.1", "rolemesh-register.1"):
         shown = re.findall(r"\bFl Fl ([\w-]+)", (ROOT / "man" / name).read_text())
         assert {f"--{option}" for option in shown} - existing == set()
 
