@@ -138,6 +138,13 @@ class StateFile:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_on(), name="store: write")
 
+    async def write(self, snapshot: Snapshot) -> None:
+        """At once, and returns when it is on the disk. What cannot be written is due, as if it had
+        been scheduled. One call at a time: who comes second must not write first."""
+        self._snapshot = snapshot
+        if not await self._write_now():
+            self.schedule(snapshot)
+
     async def close(self, snapshot: Snapshot | None = None) -> None:
         """Write what is due (or `snapshot`, if given, in any case), bounded, and free the lock."""
         if self._writing is not None:
