@@ -71,15 +71,18 @@ def towards_client(inbound: Inbound, head: Head, fixed: Fixed) -> bytes:
 @lru_cache(maxsize=MAX_FIXED)
 def answered(alias: str, backend: Backend, model: str, id_header: str, *, streams: bool) -> Fixed:
     """Who answered, and what an event stream needs besides."""
-    kind = b"X-RoleMesh-Backend" if backend.node_id is None else b"X-RoleMesh-Node"
-    named = (
-        (b"X-RoleMesh-Alias", _ascii(alias)),
-        (kind, _ascii(backend.name)),
-        (b"X-RoleMesh-Model", _ascii(model)),
-    )
+    kind = "X-RoleMesh-Backend" if backend.node_id is None else "X-RoleMesh-Node"
+    named = (("X-RoleMesh-Alias", alias), (kind, backend.name), ("X-RoleMesh-Model", model))
+    return naming(named, id_header, streams=streams)
+
+
+@lru_cache(maxsize=MAX_FIXED)
+def naming(named: tuple[tuple[str, str], ...], id_header: str, *, streams: bool) -> Fixed:
+    """The headers `named`, and what an event stream needs besides."""
+    ours = tuple((name.encode(), _ascii(value)) for name, value in named)
     if streams:
-        return Fixed(lines((*named, *_STREAM)), _names(id_header, "Cache-Control"))
-    return Fixed(lines(named), _names(id_header))
+        return Fixed(lines((*ours, *_STREAM)), _names(id_header, "Cache-Control"))
+    return Fixed(lines(ours), _names(id_header))
 
 
 @lru_cache(maxsize=MAX_FIXED)

@@ -50,13 +50,17 @@ def error_body(error: RoleMeshError, *, anthropic: bool = False) -> bytes:
 
 
 def error_event(error: RoleMeshError, path: str) -> bytes:
-    """The last event of a stream that broke off.
+    """The last event of a stream that broke off."""
+    return named_event(error_body(error, anthropic=is_anthropic(path)), path)
+
+
+def named_event(body: bytes, path: str) -> bytes:
+    """An error's `body` (JSON on one line) as an event.
 
     Clients of /v1/messages and /v1/responses skip events without a name.
     """
-    anthropic = is_anthropic(path)
-    name = b"event: error\n" if anthropic or path == "/v1/responses" else b""
-    return name + b"data: " + error_body(error, anthropic=anthropic) + b"\n\n"
+    named = is_anthropic(path) or path == "/v1/responses"
+    return (b"event: error\n" if named else b"") + b"data: " + body + b"\n\n"
 
 
 def model_entry(alias: Alias, *, backends: int, created: int) -> dict[str, Any]:
