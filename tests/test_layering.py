@@ -56,7 +56,7 @@ ONLY_IN = {
     "yaml": ("config/load.py",),
     "prometheus_client": ("server/metrics.py",),
     "click": ("cli/",),
-    "pynvml": ("node/gpu.py",),
+    "pynvml": ("node/nvml.py",),
 }
 
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}

@@ -1,14 +1,16 @@
 """The `metrics` of a heartbeat: a node's devices and host, as a gateway shows them on.
 
-What is unknown is left out, for names end up as metrics and labels; null means not told (a card
-without a power sensor).
+Written by a node, read by a gateway. What is unknown is left out, for names end up as metrics and
+labels; null means not told (a card without a power sensor).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
+from rolemesh.core.devices import Device, DeviceFigures, HostFigures
 from rolemesh.wire.fields import entries, mapping, number, printable, required, wrong
 
 MAX_DEVICES = 64
@@ -63,3 +65,27 @@ def _figures(fields: Mapping[str, Any], names: tuple[str, ...], place: str) -> d
         for name in names
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def write_metrics(
+    devices: Iterable[tuple[Device, DeviceFigures | None]], host: HostFigures
+) -> dict[str, Any]:
+    """What `read_metrics` takes, whatever a driver calls its cards; MAX_DEVICES at most. A device
+    without figures is told of by its id and name."""
+    return {
+        "devices": [
+            {"id": device.id, "name": _shown(device.name)} | _told(figures, DEVICE_FIGURES)
+            for device, figures in islice(devices, MAX_DEVICES)
+        ],
+        "host": _told(host, HOST_FIGURES),
+    }
+
+
+def _shown(name: str) -> str:
+    shown = "".join(each if each.isprintable() else "?" for each in name[:MAX_NAME_LENGTH])
+    return shown if shown.strip() else "?"
+
+
+def _told(figures: DeviceFigures | HostFigures | None, names: tuple[str, ...]) -> dict[str, float]:
+    values = {name: getattr(figures, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
