@@ -1,4 +1,8 @@
-"""`rolemesh init gateway`: a first configuration, with fresh keys, that runs as it is."""
+"""`rolemesh init gateway` and `init node`: a first configuration, with fresh keys.
+
+The gateway's runs as it is. The node's lacks what nobody can guess, a model; where a gateway's keys
+are beside it, it is that gateway's node.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from rolemesh.config.load import find_gateway, load_gateway
+from rolemesh.config.load import find_gateway, find_node, load_gateway, load_node
 from rolemesh.errors import RunError
 
 _KEYS = ("client", "node", "admin")
@@ -53,11 +57,11 @@ models:
     role: reviewer
 """
 
-_NEXT = """\
+_GATEWAY_NEXT = """\
 Wrote {folder}:
   gateway.yaml      set proxy_url to your model server
   keys/client.key   for clients
-  keys/node.key     for servers that register
+  keys/node.key     for nodes, and other servers that register
   keys/admin.key    for you
 
 Next:
@@ -67,17 +71,82 @@ Next:
   rolemesh status --key-file {folder}/keys/admin.key
 """
 
+_NODE = """\
+# A node's configuration. Every key, with its default: rolemesh-node.yaml(5).
+# After a change: rolemesh node --config {config} --check, then send SIGHUP.
+version: 1
+
+node:
+  # What gateways call this node; without it, the host name.
+  # node_id: gpu-box-1
+  # For gateways on other machines: 0.0.0.0, and how they reach this node.
+  host: 127.0.0.1
+  port: 8091
+  # advertise_url: http://10.0.0.12:8091
+  # For you. Gateways come in with a token that the node gives them. Paths are relative to here.
+  api_keys:
+    - {{name: operator, key_file: keys/operator.key}}
+
+gateways:
+  # Any number. The key is the gateway's keys/node.key: copy it here, readable by you alone.
+{gateways}
+llama_server:
+  # A path, a name in $PATH, or builtin: the llama.cpp of `pip install "rolemesh[llama]"`, CPU only.
+  path: llama-server
+
+# Which devices: all GPUs (or none, or a list such as [0, 1]); the CPU where there is no GPU.
+gpus: all
+cpu: auto
+
+models:
+  # The first to fill in: which file, and for which roles of the gateways' aliases.
+  # - model_id: qwen3-8b
+  #   path: /models/Qwen3-8B-Q5_K_M.gguf
+  #   roles: [planner, reviewer]
+  #   device: auto           # or cpu, or a GPU's index, its uuid (nvidia-smi -L), a list of GPUs
+  #   ctx_size: 16384        # shared by its slots
+  #   parallel: 2            # slots: how many requests at once
+  #   preload: true          # when the node starts, not at the first request
+"""
+
+_A_GATEWAY_HERE = """\
+  - {url: http://127.0.0.1:8000, node_key_file: keys/node.key}
+"""
+
+_NO_GATEWAY_HERE = """\
+  # - {url: http://10.0.0.1:8000, node_key_file: keys/node.key}
+"""
+
+_NODE_NEXT = """\
+Wrote {folder}:
+  node.yaml          {fill_in}
+  keys/operator.key  for you
+
+Next:
+  rolemesh node --config {config} --check
+  rolemesh node --config {config}
+  curl http://127.0.0.1:8091/v1/node -H "Authorization: Bearer $(cat {folder}/keys/operator.key)"
+"""
+
+_FILL_IN_ALL = """\
+fill in `models`, and `gateways`; copy the gateway's
+                     keys/node.key to {folder}/keys/node.key"""
+_FILL_IN_MODELS = "fill in `models`; the gateway is the one of this folder"
+
 
 @click.group()
 def init() -> None:
     """Write a first configuration with fresh keys."""
 
 
-@init.command("gateway")
-@click.option(
+_where = click.option(
     "--dir", "folder", default="etc", show_default=True, metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path), help="Where to write it.",
 )  # fmt: skip
+
+
+@init.command("gateway")
+@_where
 def init_gateway(folder: Path) -> None:
     """Write DIR/gateway.yaml and DIR/keys, readable by you alone. What is there is not touched."""
     config = folder / "gateway.yaml"
@@ -85,7 +154,23 @@ def init_gateway(folder: Path) -> None:
     _write({**keys, config: _GATEWAY.format(config=config)})
     # What we wrote must be good: better to hear of it here than at the first start.
     load_gateway(find_gateway(str(config), (), {}), {})
-    click.echo(_NEXT.format(folder=folder, config=config), nl=False)
+    click.echo(_GATEWAY_NEXT.format(folder=folder, config=config), nl=False)
+
+
+@init.command("node")
+@_where
+def init_node(folder: Path) -> None:
+    """Write DIR/node.yaml and DIR/keys, readable by you alone. What is there is not touched.
+
+    Beside a gateway's configuration it is a node of that gateway.
+    """
+    config = folder / "node.yaml"
+    beside = (folder / "keys" / "node.key").exists()
+    text = _NODE.format(config=config, gateways=_A_GATEWAY_HERE if beside else _NO_GATEWAY_HERE)
+    _write({folder / "keys" / "operator.key": f"{_new_key('operator')}\n", config: text})
+    load_node(find_node(str(config), (), {}), {})
+    fill_in = (_FILL_IN_MODELS if beside else _FILL_IN_ALL).format(folder=folder)
+    click.echo(_NODE_NEXT.format(folder=folder, config=config, fill_in=fill_in), nl=False)
 
 
 def _new_key(name: str) -> str:

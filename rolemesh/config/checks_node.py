@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from rolemesh.config.checks_keys import key_list
 from rolemesh.config.compile_node import offered
 from rolemesh.config.hosts import is_loopback, is_wildcard, leads_to
-from rolemesh.config.kinds_node import GpuName
 from rolemesh.config.schema_node import ModelSection, NodeFile
 from rolemesh.config.tree import Map, Path, shown_key
+from rolemesh.core.devices import GpuName
 from rolemesh.core.llama_flags import refused_argument, refused_variable
 from rolemesh.core.types import BaseUrl, Registration, ServedModel
 from rolemesh.errors import InvalidValue

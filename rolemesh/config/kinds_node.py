@@ -15,6 +15,7 @@ import attrs
 from rolemesh.config.kinds import BOOLEAN, FILE_PATH, Kind, matching, printable, whole
 from rolemesh.config.shape import LoneOr
 from rolemesh.config.tree import Leaf
+from rolemesh.core.devices import GpuName
 from rolemesh.wire.registration import MAX_MODEL_ID_LENGTH, MAX_ROLE_LENGTH
 
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -22,8 +23,6 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GPU_UUID = re.compile(r"GPU-[0-9A-Za-z-]{1,64}")
 _MAX_GPU_INDEX = 1023
 _MAX_TEXT_BYTES = 128 * 1024 - 1  # Linux takes no longer one in an argv or an environment
-
-GpuName = int | str  # an index in PCI order, or "GPU-<uuid>"
 
 
 def _path(leaf: Leaf) -> str:

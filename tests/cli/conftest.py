@@ -20,7 +20,8 @@ class Done:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CONFIG", "CONFIG_OVERRIDE", "NODE_KEY", "ADMIN_KEY", "NODE_STALE_AFTER_S"):
+    files = ("CONFIG", "CONFIG_OVERRIDE", "NODE_CONFIG", "NODE_CONFIG_OVERRIDE")
+    for name in (*files, "NODE_KEY", "ADMIN_KEY", "NODE_STALE_AFTER_S"):
         monkeypatch.delenv(f"ROLE_MESH_{name}", raising=False)
 
 
