@@ -16,7 +16,7 @@ The rules, in words:
   been READY. One that was READY for `STEADY_S` begins a new row; being stopped does not.
 - FATAL may be tried again once its pause is over (`may_retry`), by the next request that wants the
   model; `Load`, an operator's word, does not wait for it. That one try is the last of the row.
-- What cannot work (`Impossible`: no such file) is FATAL at once.
+- What cannot work (`Impossible`: no such file) is FATAL at once, and until it is `Possible`.
 
 Pure: events in, the next child and the actions to perform out. Events that say nothing in a state
 (an answer that arrives behind the stop) change nothing. node/supervisor performs the actions and
@@ -82,7 +82,7 @@ class Child:
 
     def may_retry(self, now: float) -> bool:
         """Whether a request may start it: FATAL keeps its pause, all else may be tried."""
-        return self.state is not State.FATAL or self.until is None or now >= self.until
+        return self.state is not State.FATAL or (self.until is not None and now >= self.until)
 
 
 # Events
@@ -101,6 +101,11 @@ class Load:
 @frozen
 class Impossible:
     reason: str
+
+
+@frozen
+class Possible:
+    """Nothing is seen any more that would keep it from working."""
 
 
 @frozen
@@ -148,7 +153,18 @@ class Tick:
 
 
 Event = (
-    Start | Load | Impossible | Moved | Answered | Stop | Drained | Resume | Sick | Exited | Tick
+    Start
+    | Load
+    | Impossible
+    | Possible
+    | Moved
+    | Answered
+    | Stop
+    | Drained
+    | Resume
+    | Sick
+    | Exited
+    | Tick
 )
 Step = tuple[Child, tuple[Action, ...]]
 
@@ -172,7 +188,12 @@ def _retry(child: Child, event: Event, now: float) -> Step:
 
 
 def _impossible(child: Child, event: Impossible, now: float) -> Step:
-    return _fatal(evolve(child, reason=event.reason), now)
+    failed = evolve(child, reason=event.reason, was_ready=False, comes_back=False)
+    return _enter(failed, State.FATAL, now), ()
+
+
+def _possible(child: Child, event: Event, now: float) -> Step:
+    return (child, ()) if child.until is not None else _forgive(child, event, now)
 
 
 def _moved(child: Child, event: Event, now: float) -> Step:
@@ -320,4 +341,5 @@ _TABLE: Mapping[tuple[State, type[Event]], Callable[[Child, Any, float], Step]] 
     (State.FATAL, Load): _retry,
     (State.FATAL, Stop): _forgive,
     (State.FATAL, Impossible): _impossible,
+    (State.FATAL, Possible): _possible,
 }

@@ -21,6 +21,7 @@ from rolemesh.core.lifecycle import (
     Limits,
     Load,
     Moved,
+    Possible,
     Resume,
     Sick,
     Start,
@@ -150,12 +151,25 @@ def test_a_crash_after_a_steady_time_begins_a_new_row() -> None:
     assert child.failures == 1
 
 
-FATAL, _ = step(CHILD, Impossible("no such file"), 10)
+LOST, _ = step(CHILD, Impossible("no such file"), 10)
+FATAL = evolve(
+    READY, state=State.FATAL, since=10.0, until=10 + FATAL_PAUSE_S, failures=5, reason="x"
+)
 
 
-def test_what_cannot_work_is_fatal_at_once_with_its_reason() -> None:
-    assert FATAL.state is State.FATAL
-    assert FATAL.reason == "no such file"
+def test_what_cannot_work_is_fatal_until_it_can() -> None:
+    assert LOST.state is State.FATAL
+    assert LOST.reason == "no such file"
+    assert not LOST.may_retry(1e9)
+    assert step(LOST, Start(), 1e9) == (LOST, ())
+    child, _ = step(LOST, Possible(), 20)
+    assert child.state is State.STOPPED
+    assert child.reason is None
+    assert step(LOST, Load(), 20)[0].state is State.STARTING
+
+
+def test_that_nothing_is_seen_to_be_wrong_says_nothing_after_a_crash_loop() -> None:
+    assert step(FATAL, Possible(), 20) == (FATAL, ())
 
 
 def test_a_request_retries_fatal_only_after_its_pause_and_an_operator_at_once() -> None:
@@ -239,8 +253,8 @@ def test_a_request_does_not_shorten_the_back_off_and_an_operator_does() -> None:
 def test_every_event_is_taken_in_every_state(state: State) -> None:
     child = evolve(CHILD, state=state, since=0.0, until=1.0)
     for event in (
-        Start(), Load(), Impossible("x"), Moved(), Answered(), Stop(), Stop(busy=True), Drained(),
-        Resume(), Sick("x"), Exited("x"), Tick(),
+        Start(), Load(), Impossible("x"), Possible(), Moved(), Answered(), Stop(), Stop(busy=True),
+        Drained(), Resume(), Sick("x"), Exited("x"), Tick(),
     ):  # fmt: skip
         after_it, actions = step(child, event, 2.0)
         spawns = Action.SPAWN in actions
