@@ -45,8 +45,8 @@ class Gateway:
 
 
 class Client:
-    """An async context manager: `async with Client(gateway) as client`. Raises ConfigError when a
-    TLS file cannot be used; the methods raise RoleMeshError."""
+    """An async context manager: `async with Client(gateway) as client`, or `open` and `close`.
+    Raises ConfigError when a TLS file cannot be used; the methods raise RoleMeshError."""
 
     def __init__(self, gateway: Gateway, timeout_s: float = TIMEOUT_S) -> None:
         self.gateway = gateway
@@ -57,6 +57,19 @@ class Client:
         self.lease_s: float | None = None  # how long the last registration holds, where it is said
 
     async def __aenter__(self) -> Client:
+        self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def open(self) -> None:
+        """Within a running event loop."""
         headers = {"User-Agent": f"rolemesh/{__version__}"}
         if self.gateway.key is not None:
             headers["Authorization"] = f"Bearer {self.gateway.key}"
@@ -68,14 +81,8 @@ class Client:
             trust_env=False,
             max_line_size=16384,
         )
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
