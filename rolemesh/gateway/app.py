@@ -30,7 +30,7 @@ from rolemesh.gateway.live import Live, live_of
 from rolemesh.gateway.models import Availability, Models
 from rolemesh.gateway.nodes import Nodes
 from rolemesh.gateway.probes import Prober
-from rolemesh.gateway.routes import MODEL_PATHS, add_routes
+from rolemesh.gateway.routes import add_routes
 from rolemesh.gateway.slots import Slots
 from rolemesh.proxy.pool import Pools
 from rolemesh.server import life, logs
@@ -42,6 +42,7 @@ from rolemesh.server.metrics import Metrics
 from rolemesh.server.router import Router
 from rolemesh.server.tls import server_context
 from rolemesh.store.file import StateFile
+from rolemesh.wire.openai import MODEL_PATHS
 
 log = logging.getLogger("rolemesh.gateway")
 

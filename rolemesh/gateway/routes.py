@@ -8,17 +8,7 @@ from rolemesh.gateway.models import Models
 from rolemesh.gateway.nodes import Nodes
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.router import Router
-
-# Routed by `model` and passed through to the same path.
-MODEL_PATHS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/rerank",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/messages/count_tokens",
-)
+from rolemesh.wire.openai import MODEL_PATHS
 
 
 def add_routes(

@@ -49,10 +49,17 @@ class Scraped:
 _GPU = ("node", "gpu")
 # An upstream may send any three digits, or more.
 _CODES = {status: str(status) for status in range(100, 600)}
-SCRAPED = (
+# What every daemon tells.
+PROCESS = (
     Scraped("requests_in_flight", "Requests begun and not ended.", ("alias",)),
     Scraped("connections", "Client connections that are open."),
     Scraped("connections_shed_total", "Connections turned away for want of descriptors."),
+    Scraped("log_lines_dropped_total", "Log lines that stderr could not take."),
+    Scraped("config_last_reload_success", "1: the last reload was taken over."),
+    Scraped("config_last_reload_timestamp_seconds", "When the configuration was last read."),
+)
+SCRAPED = (
+    *PROCESS,
     Scraped("upstream_up", "1: the backend answered its last probe.", ("backend",)),
     Scraped("model_available", "1: a request for the alias could be sent now.", ("alias",)),
     Scraped("nodes", "Registered nodes by state.", ("state",)),
@@ -64,14 +71,12 @@ SCRAPED = (
     Scraped("node_load1", "Load average over a minute, as the node told.", ("node",)),
     Scraped("node_memory_used_bytes", "Host memory in use, as the node told.", ("node",)),
     Scraped("node_memory_total_bytes", "Host memory, as the node told.", ("node",)),
-    Scraped("log_lines_dropped_total", "Log lines that stderr could not take."),
-    Scraped("config_last_reload_success", "1: the last reload was taken over."),
-    Scraped("config_last_reload_timestamp_seconds", "When the configuration was last read."),
 )
 
 
 class Metrics:
-    """The gateway's metrics. Telling costs next to nothing; no method raises."""
+    """`scraped`: the families of this daemon that are read at scrape time. Telling costs next to
+    nothing; no method raises."""
 
     def __init__(self, scraped: Iterable[Scraped] = SCRAPED) -> None:
         self.registry = CollectorRegistry()

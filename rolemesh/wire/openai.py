@@ -15,6 +15,16 @@ from attrs import frozen
 from rolemesh.core.types import Alias
 from rolemesh.errors import RoleMeshError
 
+# Routed by `model`, and passed through to the same path.
+MODEL_PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+)
 _encode = msgspec.json.Encoder().encode
 
 _NEEDS_DONE = frozenset({"/v1/chat/completions", "/v1/completions"})
