@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 from attrs import evolve, frozen
@@ -30,15 +31,22 @@ def heartbeat_interval(stale_after_s: float) -> float:
     return min(HEARTBEAT_INTERVAL_S, stale_after_s / 3)
 
 
+Tier = tuple[Candidate, ...]
+
+
 @frozen
 class Serving:
-    """The candidates of a role: of every fresh node that is not draining. The first model of each
-    node comes before the second of any. True until `until`, unless something changes."""
+    """The candidates of a role: of every fresh node that is not draining. Those of a tier are
+    equals, one of each node: the first model of each comes before the second of any. `ready_first`
+    has all that are ready before the others. True until `until`, unless something changes."""
 
-    candidates: tuple[Candidate, ...]
-    ready: tuple[Candidate, ...]
-    unready: tuple[Candidate, ...]
+    tiers: tuple[Tier, ...]
+    ready_first: tuple[Tier, ...]
     until: float
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return tuple(chain.from_iterable(self.tiers))
 
 
 class Registry:
@@ -248,21 +256,21 @@ class Registry:
         self._none_older = min(renewals, default=math.inf)
 
     def _serving_now(self, role: str, now: float) -> Serving:
-        ranked: list[tuple[int, Candidate]] = []
+        by_node: list[Tier] = []
         until = math.inf
         for lease in self.by_role(role, now):
             if lease.draining or not self.is_fresh(lease, now):
                 continue
             until = min(until, lease.renewed_at + self.stale_after_s)
-            ranked.extend(enumerate(lease.candidates(role)))
-        ranked.sort(key=lambda place: place[0])
-        candidates = tuple(candidate for _, candidate in ranked)
-        return Serving(
-            candidates=candidates,
-            ready=tuple(candidate for candidate in candidates if candidate.ready),
-            unready=tuple(candidate for candidate in candidates if not candidate.ready),
-            until=until,
-        )
+            by_node.append(lease.candidates(role))
+        ready = [[each for each in candidates if each.ready] for candidates in by_node]
+        unready = [[each for each in candidates if not each.ready] for candidates in by_node]
+        return Serving(_tiers(by_node), _tiers(ready) + _tiers(unready), until)
+
+
+def _tiers(by_node: Iterable[Iterable[Candidate]]) -> tuple[Tier, ...]:
+    """The first of each, the second of each, ..."""
+    return tuple(tuple(each for each in tier if each is not None) for tier in zip_longest(*by_node))
 
 
 def _check(caller: Caller, node_id: str, models: Iterable[ServedModel], host: str) -> None:

@@ -96,15 +96,12 @@ def plan(
     if alias.role is None:
         if len(alias.backends) == 1:
             return Plan(alias.backends)
-        return _planned(order(alias.strategy, alias.backends, turn, chance), (), failing)
+        return _planned([order(alias.strategy, alias.backends, turn, chance)], failing)
     serving = registry.serving(alias.role, now)
-    if not serving.candidates:
+    tiers = serving.ready_first if alias.prefer_ready else serving.tiers
+    if not tiers:
         return Plan((), exclusions(alias, registry, now))
-    if not alias.prefer_ready:
-        return _planned(order(alias.strategy, serving.candidates, turn, chance), (), failing)
-    first = order(alias.strategy, serving.ready, turn, chance)
-    then = order(alias.strategy, serving.unready, turn, chance)
-    return _planned(first, then, failing)
+    return _planned([order(alias.strategy, tier, turn, chance) for tier in tiers], failing)
 
 
 def model_to_send(alias: Alias, candidate: Candidate, requested: str | None) -> str:
@@ -162,30 +159,24 @@ def summary(alias: Alias, reasons: Sequence[Exclusion]) -> Exclusion:
 
 
 class _InTurn(Collection[Candidate]):
-    """`first`, `then`, and at the end those of both that failed a moment ago. Found as it is read:
-    a request that is served at once looks at one of 500."""
+    """One tier after the other, and at the end those of all that failed a moment ago. Found as it
+    is read: a request that is served at once looks at one of 500."""
 
-    __slots__ = ("_failing", "_first", "_then")
+    __slots__ = ("_failing", "_tiers")
 
-    def __init__(
-        self,
-        first: Collection[Candidate],
-        then: Collection[Candidate],
-        failing: Container[str],
-    ) -> None:
-        self._first = first
-        self._then = then
+    def __init__(self, tiers: Sequence[Collection[Candidate]], failing: Container[str]) -> None:
+        self._tiers = tiers
         self._failing = failing
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._then)
+        return sum(map(len, self._tiers))
 
     def __contains__(self, candidate: object) -> bool:
-        return candidate in self._first or candidate in self._then
+        return any(candidate in tier for tier in self._tiers)
 
     def __iter__(self) -> Iterator[Candidate]:
         last: list[Candidate] = []
-        for candidate in chain(self._first, self._then):
+        for candidate in chain.from_iterable(self._tiers):
             if candidate.backend.label in self._failing:
                 last.append(candidate)
             else:
@@ -193,10 +184,8 @@ class _InTurn(Collection[Candidate]):
         yield from last
 
 
-def _planned(
-    first: Collection[Candidate], then: Collection[Candidate], failing: Collection[str]
-) -> Plan:
-    return Plan(_InTurn(first, then, failing) if then or failing else first)
+def _planned(tiers: Sequence[Collection[Candidate]], failing: Collection[str]) -> Plan:
+    return Plan(_InTurn(tiers, failing) if failing or len(tiers) > 1 else tiers[0])
 
 
 def _lease_exclusions(

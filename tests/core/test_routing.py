@@ -157,6 +157,31 @@ def test_nodes_that_would_have_to_load_the_model_come_last() -> None:
     assert "".join(_order(same, registry, turn=2)) == "cdab"
 
 
+def test_of_one_nodes_models_the_ready_one_comes_first_and_then_as_listed() -> None:
+    registry = Registry(30.0, 86400.0)
+    states = {"a": ModelState.STOPPED, "b": ModelState.LOADING, "c": None, "d": ModelState.READY}
+    models = tuple(ServedModel(name, ("reviewer",), state=state) for name, state in states.items())
+    registry.register(Registration("one", URL, models), ANYONE, 0.0)
+    registry.register(Registration("two", URL, models[:1]), ANYONE, 0.0)
+
+    def asked(turn: int, *, prefer_ready: bool) -> str:
+        alias = Alias("r", "r", (), "reviewer", Strategy.ROUND_ROBIN, prefer_ready)
+        made = plan(alias, registry, Health(), 0.0, turn, lambda n: 0)
+        assert len(made.candidates) == 5
+        assert all(candidate in made.candidates for candidate in made.candidates)
+        return " ".join(candidate.key for candidate in made.candidates)
+
+    assert [asked(turn, prefer_ready=True) for turn in range(3)] == [
+        "one/c one/d one/a two/a one/b",
+        "one/c one/d two/a one/a one/b",
+        "one/c one/d one/a two/a one/b",
+    ]
+    assert [asked(turn, prefer_ready=False) for turn in range(2)] == [
+        "one/c two/a one/d one/a one/b",
+        "two/a one/c one/d one/a one/b",
+    ]
+
+
 def test_random_keeps_ready_nodes_first_too() -> None:
     registry = _registry(a=ModelState.STOPPED, b=None, c=None)
     alias = Alias("r", "r", role="reviewer", strategy=Strategy.RANDOM)
