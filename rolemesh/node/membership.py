@@ -199,7 +199,7 @@ def _shown(member: _Member, now: float) -> dict[str, Any]:
     return {
         "url": str(member.gateway.url),
         "registered": keeper.registered,
-        "for_s": None if keeper.since is None else round(now - keeper.since, 1),
+        "since_s": None if keeper.since is None else round(now - keeper.since, 1),
         "last_error": None
         if trouble is None
         else {"message": trouble.message, "age_s": round(now - trouble.at, 1)},

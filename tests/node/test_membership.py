@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ async def test_a_gateway_that_is_down_holds_up_no_other_and_is_seen(
     seen = {each["url"]: each for each in node.membership.view()}
     assert seen[gateways[0].url]["registered"] is True
     assert seen[gateways[0].url]["last_error"] is None
-    assert seen[gateways[0].url]["for_s"] >= 0
+    assert seen[gateways[0].url]["since_s"] >= 0
     assert seen[refused.url]["registered"] is False
     assert "connection refused" in seen[refused.url]["last_error"]["message"]
     assert json.loads(json.dumps(node.membership.view())) == node.membership.view()
@@ -230,6 +231,20 @@ async def test_another_key_is_another_registration_without_a_goodbye(
     assert gateways[0].steps() == ["register", "heartbeat"] * 2
     keys = [headers["Authorization"] for _, _, _, headers in gateways[0].calls]
     assert keys == ["Bearer first"] * 2 + ["Bearer second"] * 2
+
+
+async def test_a_renewed_certificate_is_read_at_a_reload(
+    node: Node, gateways: Gateways, tmp_path: Path
+):
+    ca_file = tmp_path / "ca.pem"
+    for number, content in enumerate(("first", "first", "second")):
+        if number != 1:
+            ca_file.unlink(missing_ok=True)
+            ca_file.write_text(content)
+            os.utime(ca_file, (number, number))
+        await node.joins(gateways[0].url, ca_file=str(ca_file))
+        await until_calls(4 if number == 2 else 2, gateways[0])
+    assert gateways[0].steps() == ["register", "heartbeat"] * 2
 
 
 async def test_a_node_that_moves_registers_again(node: Node, gateways: Gateways):
