@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rolemesh.config.diff import changed
-from tests.config.conftest import Load
+from tests.config.conftest import Load, LoadNode
 
 BASE = """\
 gateway: {port: 9000}
@@ -40,6 +40,18 @@ def test_some_changes_wait_for_the_next_start(load: Load) -> None:
     changes = changed(load("version: 1").config, load(tls).config)
     assert changes.needs_restart == ("gateway.host", "gateway.tls")
     assert "gateway.drain_timeout_s" in changes.paths
+
+
+def test_a_node_keeps_its_name_and_places_until_the_next_start(node: LoadNode) -> None:
+    base = "node: {node_id: a}\nmodels: [{model_id: a, path: /a, roles: [r]}]"
+    over = (
+        "node: {node_id: b, log_dir: /l, advertise_url: 'http://a'}\n"
+        "models: [{model_id: a, path: /b, roles: [r]}]\n"
+        "gpus: [0]\n"
+    )
+    changes = changed(node(base).config, node(base, over).config)
+    assert changes.needs_restart == ("node.node_id", "node.log_dir")
+    assert changes.paths - set(changes.needs_restart) == {"node.advertise_url", "models", "gpus"}
 
 
 def test_other_certificates_do_not_wait(load: Load) -> None:

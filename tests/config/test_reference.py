@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from rolemesh.config.load import find_gateway, load_gateway
+from rolemesh.config.load import find_gateway, find_node, load_gateway, load_node
 from rolemesh.config.pages import pages
 from rolemesh.config.reference import documents
 from rolemesh.config.schema_gateway import GatewayFile
@@ -57,6 +58,32 @@ def test_the_example_pair_loads_as_it_is() -> None:
     assert set(both.models) == {"planner", "writer"}
     assert both.gateway.port == 8001
     assert both.models["planner"].offer.defaults == {"temperature": 0.2, "max_tokens": 1024}
+
+
+def test_the_nodes_example_pair_loads_as_it_is() -> None:
+    base, local = ROOT / "etc/node.example.yaml", ROOT / "etc/node.local.example.yaml"
+    alone = load_node(find_node(str(base), (), {}), {}).config
+    assert [model.model_id for model in alone.models] == ["qwen3-8b", "gemma-3-4b"]
+    both = load_node(find_node(str(base), (str(local),), {}), {}).config
+    assert (both.node.node_id, both.llama_server.path) == ("my-box", "builtin")
+    assert (both.gateways, both.timeouts.queue_s) == (alone.gateways, 300)
+
+
+def test_the_nodes_of_the_example_offer_what_their_gateway_wants() -> None:
+    folder = ROOT / "etc/example-multi-node"
+    gateway = load_gateway(find_gateway(f"{folder}/gateway.yaml", (), {}), {}).config
+    files = sorted(folder.glob("node-*.yaml"))
+    nodes = [load_node(find_node(str(path), (), {}), {}).config for path in files]
+    (key,) = gateway.auth.node_api_keys
+    assert tuple(node.node.node_id for node in nodes) == key.node_ids
+    roles = {role for node in nodes for model in node.models for role in model.roles}
+    assert roles == set(gateway.models) == set(key.roles or ())
+    for node in nodes:
+        url, (target,) = node.node.advertise_url, node.gateways
+        assert url is not None
+        assert url.port == node.node.port
+        assert any(ip_address(url.host) in network for network in key.networks or ())
+        assert (target.url.host, target.url.port) == ("10.0.0.1", gateway.gateway.port)
 
 
 def test_the_examples_sample_keys_stay_on_loopback() -> None:
