@@ -1,0 +1,263 @@
+"""One run of a child: from the wish for a process to the end of its last descendant.
+
+Made by the supervisor, which hears in events (core/lifecycle) what becomes of it. A run starts the
+process, waits until it answers, and then looks now and then whether it still moves.
+
+A server is trusted only once the socket that answers belongs to the run's own processes: somebody
+else's would otherwise be sent requests, and the key. Until then nothing secret is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+
+from attrs import frozen
+
+from rolemesh.config.schema_node import LlamaServerSection, ModelSection
+from rolemesh.core.devices import CPU, Device
+from rolemesh.core.lifecycle import Answered, Event, Exited, Impossible, Moved, Sick
+from rolemesh.core.types import Backend, BaseUrl
+from rolemesh.errors import RunError
+from rolemesh.node import check, command, ports, programs
+from rolemesh.node.ask import Asker, Facts, Health
+from rolemesh.node.child_log import ChildLog
+from rolemesh.node.gpu import Gpus
+from rolemesh.node.guardian import Guardian
+from rolemesh.node.process import Process, StartFailed, how
+from rolemesh.node.state import NodeState
+
+log = logging.getLogger("rolemesh.node")
+
+HOST = "127.0.0.1"
+FIRST_LOOK_S = 0.02
+LONGEST_LOOK_S = 0.25
+MOVES_EVERY_S = 1.0
+WATCH_S = 10.0
+HEALTH_S = 30.0
+SICK_AFTER = 3  # unanswered looks at an idle child
+SETTLE_S = 5.0  # what a GPU's memory may take to come back
+REASON_LINES = 3
+MAX_REASON = 500
+
+
+@frozen
+class Launch:
+    """What is started, on which of the node's `available` devices. `stuck_s`: how long busy slots
+    may bring nothing forth."""
+
+    section: ModelSection
+    llama: LlamaServerSection
+    devices: tuple[Device, ...]
+    available: tuple[Device, ...]
+    stuck_s: float
+
+    def flaw(self) -> str | None:
+        """Why it cannot work. Blocks."""
+        return check.device_flaw(self.section, self.llama, self.available) or check.flaw(
+            self.section, self.llama, self.devices
+        )
+
+
+@frozen(eq=False)
+class Equipment:
+    """What every run of this node works with."""
+
+    gpus: Gpus
+    guardian: Guardian
+    state: NodeState
+    asker: Asker
+    log_of: Callable[[str], ChildLog]
+
+
+class Run:
+    """`backend`, `facts`, `pid`, `port` hold from the start of the process. `busy` is asked whether
+    requests are in flight."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        equipment: Equipment,
+        tell: Callable[[Event], None],
+        busy: Callable[[], bool],
+    ) -> None:
+        self.launch = launch
+        self.backend: Backend | None = None
+        self.facts = Facts()
+        self.port: int | None = None
+        self._equipment = equipment
+        self._tell = tell
+        self._busy = busy
+        self._loop = asyncio.get_running_loop()
+        self._process: Process | None = None
+        self._began_at = self._loop.time()
+        self._ending = False
+        self._killed = False
+        self._task = asyncio.create_task(self._live(), name=f"run: {launch.section.model_id}")
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def uptime_s(self, now: float) -> float:
+        return round(now - self._began_at, 1)
+
+    def terminate(self) -> None:
+        self._ending = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        self._ending = self._killed = True
+        if self._process is not None:
+            self._process.kill()
+
+    async def ended(self) -> None:
+        """Until nothing of it is left."""
+        await asyncio.wait({self._task})
+
+    async def _live(self) -> None:
+        try:
+            reason = await self._begin()
+        except Exception as error:  # the border of a task: whatever it was, the child has failed
+            log.exception("the run of %s failed", self.launch.section.model_id)
+            reason = f"the node could not start it: {type(error).__name__}"
+        if reason is not None:
+            self._tell(Exited(reason) if self._ending else Impossible(reason))
+            return
+        process = self._process
+        if process is None:
+            self._tell(Exited("stopped before it had begun"))
+            return
+        watch = asyncio.create_task(self._look_after(process))
+        code = await process.exited
+        watch.cancel()
+        await asyncio.wait({watch})
+        await process.gone()
+        await self._equipment.state.child_ended(process.pid)
+        self._tell(Exited(self._reason(code)))
+
+    async def _begin(self) -> str | None:
+        """Starts the process, unless there is no need any more. Returns why it is impossible."""
+        launch, equipment = self.launch, self._equipment
+        section = launch.section
+        flaw = await asyncio.to_thread(launch.flaw)
+        if flaw is not None:
+            return flaw
+        gpus = tuple(device.id for device in launch.devices if device != CPU)
+        if gpus:
+            await equipment.gpus.memory_settled(gpus, SETTLE_S)
+        if self._ending:
+            return None
+        port = ports.free_port()
+        key = secrets.token_urlsafe(24)
+        env = command.environment(launch.llama, launch.devices, key)
+        try:
+            program = await asyncio.to_thread(programs.find, launch.llama.path, env)
+        except RunError as error:
+            return error.message
+        argv = command.argv(program, section, launch.llama, launch.devices, port)
+        marker = equipment.guardian.marker()
+        try:
+            process = await Process.start(
+                argv, env, equipment.log_of(section.model_id), equipment.guardian, marker
+            )
+        except StartFailed as failed:
+            return failed.reason
+        self._process, self.port = process, port
+        self.backend = Backend(
+            label=section.model_id,
+            name=section.model_id,
+            url=BaseUrl("http", HOST, port),
+            auth=("Authorization", f"Bearer {key}"),
+        )
+        self._pass_on_wish(process)
+        await equipment.state.child_started(process, section.model_id)
+        return None
+
+    def _pass_on_wish(self, process: Process) -> None:
+        """It may have been told to end while it was started."""
+        if self._killed:
+            process.kill()
+        elif self._ending:
+            process.terminate()
+
+    async def _look_after(self, process: Process) -> None:
+        try:
+            if await self._until_it_answers(process):
+                await self._watch(process)
+        except Exception:  # the border of a task: a child that nobody looks after is ended
+            log.exception("%s is looked after no more", self.launch.section.model_id)
+            process.kill()
+
+    async def _until_it_answers(self, process: Process) -> bool:
+        backend, asker = self.backend, self._equipment.asker
+        if backend is None or self.port is None:
+            return False
+        pause_s, seen, next_move = FIRST_LOOK_S, Health.REFUSED, self._loop.time()
+        moved_at = 0.0, 0
+        while True:
+            health = await asker.health(backend)
+            if health is not Health.REFUSED and not await self._is_ours(process, self.port):
+                log.error("port %d of %s is held by another program", self.port, backend.label)
+                process.kill()
+                return False
+            if health is Health.READY:
+                self.facts = await asker.facts(backend, self.launch.section)
+                if not process.exited.done():
+                    self._tell(Answered())
+                return True
+            now = self._loop.time()
+            if health is not seen:
+                seen = health
+                self._tell(Moved())
+            elif now >= next_move:
+                next_move = now + MOVES_EVERY_S
+                moves = process.last_output_at, await asyncio.to_thread(process.work)
+                if moves != moved_at:
+                    moved_at = moves
+                    self._tell(Moved())
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_LOOK_S, pause_s * 1.5)
+
+    async def _is_ours(self, process: Process, port: int) -> bool:
+        if await asyncio.to_thread(process.listens, port):
+            return True
+        # It may have ended between the two looks.
+        return process.exited.done()
+
+    async def _watch(self, process: Process) -> None:
+        """While it is READY: does it answer, and do its busy slots bring something forth?"""
+        backend, asker = self.backend, self._equipment.asker
+        if backend is None:
+            return
+        unanswered = 0
+        work: object = None
+        moved_at = looked_at = self._loop.time()
+        while True:
+            await asyncio.sleep(min(WATCH_S, self.launch.stuck_s))
+            now = self._loop.time()
+            if self._busy():
+                done = await asker.work(backend)
+                if done is not None and done != work:
+                    work, moved_at = done, now
+                elif now - moved_at >= self.launch.stuck_s:
+                    self._tell(Sick(f"busy for {now - moved_at:.0f} s without a token"))
+                    return
+                continue
+            moved_at = now
+            if now - looked_at < HEALTH_S:
+                continue
+            looked_at = now
+            healthy = await asker.health(backend) is Health.READY
+            unanswered = 0 if healthy else unanswered + 1
+            if unanswered >= SICK_AFTER:
+                self._tell(Sick("it runs and does not answer"))
+                return
+
+    def _reason(self, code: int) -> str:
+        said = self._equipment.log_of(self.launch.section.model_id).last_words(REASON_LINES)
+        lines = [line.strip() for line in said if line.strip()]
+        return ": ".join([how(code), *([" | ".join(lines)] if lines else [])])[:MAX_REASON]

@@ -1,0 +1,498 @@
+"""Owns the children: performs what core/lifecycle and core/placement decide, and tells them what
+came of it.
+
+A `Charge` is one configured model with all that is known of its child. Requests come for one with
+`acquire` and give it back with `release`; those that wait are told when it is ready or cannot be.
+After whatever happened there is one turn (`_turn`), in which everything is decided anew; nothing
+here waits for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import define, evolve, field
+
+from rolemesh.config.schema_node import LlamaServerSection, ModelSection
+from rolemesh.core import placement
+from rolemesh.core.devices import CPU, Device
+from rolemesh.core.lifecycle import (
+    Action,
+    Child,
+    Drained,
+    Event,
+    Impossible,
+    Limits,
+    Load,
+    Possible,
+    Resume,
+    Sick,
+    Start,
+    State,
+    Stop,
+    Tick,
+    step,
+)
+from rolemesh.core.placement import Decision, Seat, Want
+from rolemesh.errors import ModelNotFound, NoAvailableBackend
+from rolemesh.node import check
+from rolemesh.node.ask import Facts
+from rolemesh.node.run import Equipment, Launch, Run
+
+log = logging.getLogger("rolemesh.node")
+
+MAX_FAILED_REQUESTS = 5  # in a row: it answers its probe, and nothing else
+KILLED_S = 5.0
+SHORTEST_S = 0.001
+_AT_REST = frozenset({State.STOPPED, State.FATAL})
+
+
+@define(eq=False)
+class Waiter:
+    """One that waits for a model. `forced`: an operator's word, which no pause holds up."""
+
+    since: float
+    ready: asyncio.Future[None]
+    forced: bool = False
+
+
+@define(eq=False)
+class Charge:
+    """A configured model. `loaded_s`: what its last load took; `leaving`: an operator wants it
+    out; `outdated`: its configuration has changed or gone."""
+
+    section: ModelSection
+    model: placement.Model
+    child: Child
+    devices: tuple[str, ...] = ()
+    run: Run | None = None
+    in_flight: int = 0
+    last_used: float = 0.0
+    failed_requests: int = 0
+    loaded_s: float | None = None
+    leaving: bool = False
+    outdated: bool = False
+    waiters: list[Waiter] = field(factory=list)
+
+    @property
+    def model_id(self) -> str:
+        return self.section.model_id
+
+    @property
+    def is_ready(self) -> bool:
+        return self.child.state is State.READY
+
+    @property
+    def facts(self) -> Facts:
+        return Facts() if self.run is None else self.run.facts
+
+    @property
+    def seat(self) -> Seat:
+        child = self.child
+        return Seat(
+            self.model, child.state, self.devices, child.since, self.in_flight, self.last_used,
+            self.leaving or self.outdated,
+        )  # fmt: skip
+
+
+@define(eq=False)
+class Wishes:
+    """What the configuration, on this machine, wants of the supervisor. `stuck_s`: how long busy
+    slots may bring nothing forth."""
+
+    models: Sequence[ModelSection]
+    llama: LlamaServerSection
+    devices: Sequence[Device]
+    stuck_s: float
+
+
+class Supervisor:
+    """`changed` is called when a model's state has changed; `restarts` counts by device."""
+
+    def __init__(self, equipment: Equipment, changed: Callable[[], None]) -> None:
+        self.charges: dict[str, Charge] = {}
+        self.restarts: dict[str, int] = {}
+        self._equipment = equipment
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._wishes: Wishes | None = None
+        self._preloads: list[str] = []
+        self._leaving: set[Charge] = set()  # no longer configured, not gone yet
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn_due = False
+        self._closed = False
+
+    # The configuration
+
+    def apply(self, wishes: Wishes) -> None:
+        """Take over a configuration: what has not changed in it runs on."""
+        first = self._wishes is None
+        same_server = self._wishes is not None and self._wishes.llama == wishes.llama
+        self._wishes = wishes
+        old, self.charges = self.charges, {}
+        for section in wishes.models:
+            charge = old.get(section.model_id)
+            if charge is None:
+                charge = self._new_charge(section)
+                if section.preload:
+                    self._preloads.append(section.model_id)
+            else:
+                del old[section.model_id]
+                self._renew(charge, section, same_server=same_server)
+            self.charges[section.model_id] = charge
+        for charge in old.values():
+            self._part_with(charge)
+        known = {device.id for device in wishes.devices}
+        for charge in self.charges.values():
+            if not known.issuperset(charge.devices):
+                self._stop(charge)
+        if first:
+            log.info("devices: %s", ", ".join(device.id for device in wishes.devices) or "none")
+        self._soon()
+
+    def found(self, flaws: Mapping[str, str]) -> None:
+        """What is wrong with models, known before anybody asks for them; the others are in order,
+        as far as can be seen."""
+        for model_id, charge in self.charges.items():
+            reason = flaws.get(model_id)
+            if reason is None:
+                self._feed(charge, Possible())
+            elif charge.child.state is State.STOPPED:
+                self._feed(charge, Impossible(reason))
+
+    @property
+    def has_impossible(self) -> bool:
+        children = [charge.child for charge in self.charges.values()]
+        return any(child.state is State.FATAL and child.until is None for child in children)
+
+    # What requests do
+
+    def find(self, model_id: str) -> Charge:
+        """Raises ModelNotFound."""
+        charge = self.charges.get(model_id)
+        if charge is None:
+            raise ModelNotFound("This node has no such model.", param="model")
+        return charge
+
+    def take(self, charge: Charge) -> bool:
+        """Whether it is ready: then it is the caller's until `release`."""
+        if charge.child.state is not State.READY:
+            return False
+        charge.in_flight += 1
+        return True
+
+    async def acquire(self, charge: Charge, wait_s: float) -> None:
+        """Wait until it is ready; it is the caller's then, until `release`. Raises
+        NoAvailableBackend when it cannot be, or not in time."""
+        if self.take(charge):
+            return
+        await self._wait(charge, wait_s, forced=False)
+
+    def release(self, charge: Charge, *, worked: bool | None) -> None:
+        """`worked`: whether the child did its part; None: that was not seen."""
+        charge.in_flight -= 1
+        charge.last_used = self._loop.time()
+        if worked is not None:
+            charge.failed_requests = 0 if worked else charge.failed_requests + 1
+        if charge.failed_requests >= MAX_FAILED_REQUESTS:
+            charge.failed_requests = 0
+            self._feed(charge, Sick(f"{MAX_FAILED_REQUESTS} requests in a row failed"))
+        if not charge.in_flight:
+            if charge.child.state is State.DRAINING:
+                self._feed(charge, Drained())
+            self._soon()
+
+    # What operators do
+
+    async def load(self, charge: Charge, wait_s: float) -> None:
+        """Load it now and wait until it is ready. Raises NoAvailableBackend."""
+        charge.leaving = False
+        if self.take(charge):
+            self.release(charge, worked=None)
+            return
+        await self._wait(charge, wait_s, forced=True)
+        self.release(charge, worked=None)
+
+    async def unload(self, charge: Charge) -> None:
+        """Finish its requests, end its child, and wait for that."""
+        charge.leaving = True
+        try:
+            self._stop(charge)
+            while charge.devices:
+                run = charge.run
+                await (asyncio.sleep(0.05) if run is None else run.ended())
+                await asyncio.sleep(0)
+        finally:
+            charge.leaving = False
+            self._soon()
+
+    async def close(self) -> None:
+        """End every child, whatever it does, and wait for that."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for charge in self._everyone:
+            self._fail_waiters(charge, "the node is shutting down")
+            if charge.child.state not in _AT_REST:
+                self._feed(charge, Stop())
+                self._feed(charge, Drained())
+        if self._wishes is not None:
+            await self._ended(self._wishes.llama.stop_timeout_s)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """What is left has had its time."""
+        self._closed = True
+        for charge in self._everyone:
+            if charge.run is not None:
+                charge.run.kill()
+        await self._ended(KILLED_S)
+
+    async def _ended(self, wait_s: float) -> None:
+        runs = [charge.run.ended() for charge in self._everyone if charge.run is not None]
+        if runs:
+            await asyncio.wait([asyncio.create_task(ended) for ended in runs], timeout=wait_s)
+
+    @property
+    def _everyone(self) -> list[Charge]:
+        return [*self.charges.values(), *self._leaving]
+
+    # Inside: waiting
+
+    async def _wait(self, charge: Charge, wait_s: float, *, forced: bool) -> None:
+        now = self._loop.time()
+        reason = self._hopeless(charge, now, forced=forced)
+        if reason is not None:
+            raise _unavailable(charge, reason)
+        waiter = Waiter(now, self._loop.create_future(), forced)
+        charge.waiters.append(waiter)
+        self._soon()
+        granted = False
+        try:
+            async with asyncio.timeout(wait_s):
+                await waiter.ready
+            granted = True
+        except TimeoutError:
+            reason = f"it was not ready within {wait_s:g} s (it is {charge.child.state.value})"
+            raise _unavailable(charge, reason) from None
+        finally:
+            if waiter in charge.waiters:
+                charge.waiters.remove(waiter)
+                self._soon()
+            elif not granted and _is_granted(waiter.ready):  # in the very moment it left
+                self.release(charge, worked=None)
+
+    def _hopeless(self, charge: Charge, now: float, *, forced: bool) -> str | None:
+        """Why there is no use in waiting."""
+        if self._closed:
+            return "the node is shutting down"
+        if not forced and not charge.child.may_retry(now):
+            return charge.child.reason or "it failed"
+        return None
+
+    def _grant(self, charge: Charge) -> None:
+        waiters, charge.waiters = charge.waiters, []
+        for waiter in waiters:
+            if not waiter.ready.done():
+                charge.in_flight += 1
+                waiter.ready.set_result(None)
+
+    def _fail_waiters(self, charge: Charge, reason: str) -> None:
+        waiters, charge.waiters = charge.waiters, []
+        for waiter in waiters:
+            if not waiter.ready.done():
+                waiter.ready.set_exception(_unavailable(charge, reason))
+
+    # Inside: the turn
+
+    def _soon(self) -> None:
+        if not self._turn_due and not self._closed:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Everything that is due, and then the clock for what will be."""
+        self._turn_due = False
+        if self._closed or self._wishes is None:
+            return
+        now = self._loop.time()
+        for charge in self._everyone:
+            if charge.child.until is not None and now >= charge.child.until:
+                self._feed(charge, Tick())
+        decision = self._decide(now)
+        for model_id, reason in decision.refused.items():
+            self._fail_waiters(self.charges[model_id], reason)
+        for model_id in decision.stops:
+            self._stop(self.charges[model_id])
+        for model_id in decision.resumes:
+            self._feed(self.charges[model_id], Resume())
+        for model_id, devices in decision.starts.items():
+            self._start(self.charges[model_id], devices)
+        self._set_clock(decision.look_again_at, now)
+
+    def _set_clock(self, look_again_at: float | None, now: float) -> None:
+        """FATAL's pause needs no clock: it is over when somebody asks."""
+        moving = (charge.child for charge in self._everyone if charge.child.state not in _AT_REST)
+        times = [look_again_at, *(child.until for child in moving)]
+        due = min((time for time in times if time is not None), default=None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_at(max(due, now + SHORTEST_S), self._soon)
+
+    def _decide(self, now: float) -> Decision:
+        seats = {model_id: charge.seat for model_id, charge in self.charges.items()}
+        # Those that leave still hold their devices.
+        seats |= {f"\0{number}": charge.seat for number, charge in enumerate(self._leaving)}
+        wants = [
+            Want(model_id, min(waiter.since for waiter in charge.waiters))
+            for model_id, charge in self.charges.items()
+            if charge.waiters
+        ]
+        self._preloads = [
+            model_id
+            for model_id in self._preloads
+            if model_id in self.charges and self.charges[model_id].child.state is State.STOPPED
+        ]
+        return placement.decide(seats, wants, self._preloads, self._auto_devices, now)
+
+    @property
+    def _auto_devices(self) -> list[str]:
+        """`auto` means a GPU where there is one."""
+        if self._wishes is None:
+            return []
+        devices = check.usable(self._wishes.llama, self._wishes.devices)
+        return [each.id for each in devices if each != CPU] or [each.id for each in devices]
+
+    def _start(self, charge: Charge, devices: tuple[str, ...]) -> None:
+        charge.devices = devices
+        forced = any(waiter.forced for waiter in charge.waiters)
+        self._feed(charge, Load() if forced else Start())
+
+    def _stop(self, charge: Charge) -> None:
+        self._feed(charge, Stop(busy=charge.in_flight > 0))
+
+    def _feed(self, charge: Charge, event: Event) -> None:
+        before = charge.child
+        charge.child, actions = step(before, event, self._loop.time())
+        if charge.child.restarts > before.restarts:
+            for device in charge.devices:
+                self.restarts[device] = self.restarts.get(device, 0) + 1
+        for action in actions:
+            self._perform(charge, action)
+        if charge.child.state is not before.state:
+            self._entered(charge, before)
+        elif charge.child.until != before.until:
+            self._soon()
+
+    def _perform(self, charge: Charge, action: Action) -> None:
+        run = charge.run
+        if action is Action.SPAWN:
+            self._spawn(charge)
+        elif run is not None:
+            run.terminate() if action is Action.TERMINATE else run.kill()
+
+    def _spawn(self, charge: Charge) -> None:
+        wishes = self._wishes
+        if wishes is None:
+            return
+        by_id = {device.id: device for device in wishes.devices}
+        devices = tuple(by_id[device] for device in charge.devices if device in by_id)
+        launch = Launch(
+            charge.section, wishes.llama, devices, tuple(wishes.devices), wishes.stuck_s
+        )
+        charge.failed_requests = 0
+        run: Run | None = None
+
+        def tell(event: Event) -> None:
+            if charge.run is run:
+                self._feed(charge, event)
+
+        run = charge.run = Run(launch, self._equipment, tell, lambda: charge.in_flight > 0)
+
+    def _entered(self, charge: Charge, before: Child) -> None:
+        child = charge.child
+        self._log(charge, before)
+        if child.state in _AT_REST:
+            charge.devices = ()
+        if child.state in _AT_REST or child.state is State.BACKOFF:
+            charge.run = None
+        if child.state is State.READY:
+            if before.state is State.STARTING:
+                charge.loaded_s = child.since - before.since
+            charge.last_used = self._loop.time()
+            self._grant(charge)
+        elif child.state is State.FATAL:
+            self._fail_waiters(charge, child.reason or "it failed")
+        if charge.outdated and child.state in _AT_REST:
+            self._leaving.discard(charge)
+        self._soon()
+        self._changed()
+
+    def _log(self, charge: Charge, before: Child) -> None:
+        child = charge.child
+        more: dict[str, Any] = {"model": charge.model_id, "device": ",".join(charge.devices)}
+        if child.state in (State.BACKOFF, State.FATAL):
+            log.warning("%s: %s", child.state.value, child.reason, extra=more)
+        else:
+            log.info("%s, was %s", child.state.value, before.state.value, extra=more)
+
+    # Inside: the configuration
+
+    def _new_charge(self, section: ModelSection) -> Charge:
+        wishes = self._wishes
+        if wishes is None:
+            raise RuntimeError("there is no configuration yet")
+        limits = Limits(wishes.llama.load_timeout_s, wishes.llama.stop_timeout_s)
+        child = Child(limits, since=self._loop.time())
+        return Charge(section, _model(section, wishes.devices), child)
+
+    def _renew(self, charge: Charge, section: ModelSection, *, same_server: bool) -> None:
+        """A model whose command line would be another one is started anew at its next request."""
+        fresh = self._new_charge(section)
+        restarts = not same_server or _process_part(charge.section) != _process_part(section)
+        charge.section, charge.model = section, fresh.model
+        charge.child = evolve(charge.child, limits=fresh.child.limits)
+        if restarts and charge.child.state is State.FATAL:
+            self._feed(charge, Stop())
+        elif restarts:
+            self._stop(charge)
+
+    def _part_with(self, charge: Charge) -> None:
+        charge.outdated = True
+        self._fail_waiters(charge, "it is not configured any more")
+        if charge.child.state not in _AT_REST:
+            self._leaving.add(charge)
+            self._stop(charge)
+
+
+def _is_granted(ready: asyncio.Future[None]) -> bool:
+    return ready.done() and not ready.cancelled() and ready.exception() is None
+
+
+def _process_part(section: ModelSection) -> object:
+    """What the child's command line and place depend on."""
+    return (
+        section.path, section.device, section.n_gpu_layers, section.ctx_size, section.parallel,
+        section.args,
+    )  # fmt: skip
+
+
+def _model(section: ModelSection, devices: Sequence[Device]) -> placement.Model:
+    fixed = None
+    if section.device != "auto":
+        fixed = tuple(device.id for device in check.held_devices(section, devices))
+    return placement.Model(section.model_id, fixed, section.pinned, section.idle_unload_s)
+
+
+def _unavailable(charge: Charge, reason: str) -> NoAvailableBackend:
+    detail = {"model": charge.model_id, "state": charge.child.state.value, "detail": reason}
+    return NoAvailableBackend(
+        "The model cannot be served now; error.details says why.",
+        retry_after_s=5,
+        details=[detail],
+    )
