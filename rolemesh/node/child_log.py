@@ -35,7 +35,7 @@ _LONGEST_NAME = 180
 
 def file_name(model_id: str) -> str:
     """A file's name that no other model_id has, whatever characters are in it."""
-    name = quote(model_id, safe="")
+    name = quote(model_id, safe="", errors="surrogatepass")
     if name.startswith("."):
         name = f"%2E{name[1:]}"
     if len(name) > _LONGEST_NAME:

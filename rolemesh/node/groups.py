@@ -13,7 +13,7 @@ import time
 
 TYPE_CHECKING = False  # what the type checker believes to be true, without importing `typing`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 MARKER = "ROLEMESH_CHILD"
 SIGTERM = 15  # the module `signal` builds enums: 0.8 MB in the guardian
@@ -50,38 +50,53 @@ def table() -> dict[int, Entry]:
     return {pid: each for pid, each in found if each is not None}
 
 
-def members(
-    processes: Mapping[int, Entry],
-    roots: Iterable[tuple[int, int]],
-    marker: bytes,
-    *,
-    since: int = 0,
-    long_ago: bool = False,
-) -> set[int]:
-    """Who lives of the children `roots` (pid and start time) and of those whose marker begins with
-    `marker`. Processes that started before `since` are none of them.
+class Family:
+    """Who belongs to the children `roots` (pid and start time) and to those whose marker begins
+    with `marker`. Processes that started before `since` are none of them.
 
     A root that has ended vouches for its session while we watch: the number cannot be given out
     anew before the session is empty. `long_ago`: nobody watched, it may have been.
     """
-    found: set[int] = set()
-    sessions: set[int] = set()
-    for pid, started_at in roots:
-        root = processes.get(pid)
-        if root is None and not long_ago:
-            sessions.add(pid)
-        elif root is not None and root.started_at == started_at:
-            sessions.add(pid)
-            found.add(pid)
-    for pid, each in processes.items():
-        if each.session in sessions:
-            found.add(pid)
-    _add_descendants(found, processes)
-    others = [pid for pid, each in processes.items() if _may_be(each, since) and pid not in found]
-    found.update(pid for pid in others if carries(pid, marker))
-    _add_descendants(found, processes)
-    found -= {1, os.getpid()}
-    return {pid for pid in found if not processes[pid].dead}
+
+    def __init__(
+        self,
+        roots: Iterable[tuple[int, int]],
+        marker: str,
+        *,
+        since: int = 0,
+        long_ago: bool = False,
+    ) -> None:
+        self.seen: dict[int, int] = {}  # pid and start time, at the last look
+        self._roots = dict(roots)
+        self._marker = marker.encode()
+        self._since = since
+        self._long_ago = long_ago
+
+    def living(self, processes: Mapping[int, Entry]) -> set[int]:
+        """Whoever was seen at the last look is one of them: when a parent has ended, nothing else
+        might tell."""
+        found, sessions = self._known(processes)
+        found |= {pid for pid, each in processes.items() if each.session in sessions}
+        _add_descendants(found, processes)
+        others = (pid for pid, each in processes.items() if pid not in found and self._may_be(each))
+        found.update([pid for pid in others if carries(pid, self._marker)])
+        _add_descendants(found, processes)
+        found -= {1, os.getpid()}
+        self.seen = {pid: processes[pid].started_at for pid in found}
+        return {pid for pid in found if not processes[pid].dead}
+
+    def _known(self, processes: Mapping[int, Entry]) -> tuple[set[int], set[int]]:
+        """Who of those seen is there still, and the sessions that they lead or a root has led."""
+        found: set[int] = set()
+        for pid, started_at in {**self.seen, **self._roots}.items():
+            each = processes.get(pid)
+            if each is not None and each.started_at == started_at:
+                found.add(pid)
+        ended = set() if self._long_ago else self._roots.keys() - processes.keys()
+        return found, found | ended
+
+    def _may_be(self, each: Entry) -> bool:
+        return each.started_at >= self._since and not each.dead
 
 
 def carries(pid: int, marker: bytes) -> bool:
@@ -104,22 +119,21 @@ def send(pid: int, number: int) -> None:
         pass
 
 
-def end(
-    find: Callable[[], set[int]], patience_s: float, give_up_s: float
-) -> tuple[set[int], set[int]]:
-    """SIGTERM to each of them once, SIGKILL to those that are left after `patience_s`. Returns who
+def end(family: Family, patience_s: float, give_up_s: float) -> tuple[set[int], set[int]]:
+    """SIGTERM to each of it once, SIGKILL to those that are left after `patience_s`. Returns who
     was found, and who of them is left after `give_up_s`."""
     begun = time.monotonic()
     asked: set[int] = set()
     empty = 0
     while True:
-        left = find()
+        left = family.living(table())
         waited_s = time.monotonic() - begun
         empty = 0 if left else empty + 1
         if empty >= _LOOKS or waited_s >= give_up_s:
             return asked, left
-        for pid in left if waited_s >= patience_s else left - asked:
-            send(pid, SIGKILL if waited_s >= patience_s else SIGTERM)
+        killing = waited_s >= patience_s
+        for pid in left if killing else left - asked:
+            send(pid, SIGKILL if killing else SIGTERM)
         asked |= left
         time.sleep(_POLL_S)
 
@@ -131,10 +145,6 @@ def _work(pid: int) -> int:
     pages = sum(int(fields[index]) for index in (7, 9, 21)) if fields else 0
     io = _read(f"/proc/{pid}/io").split()
     return pages + (int(io[1]) if io else 0)
-
-
-def _may_be(each: Entry, since: int) -> bool:
-    return each.started_at >= since and not each.dead
 
 
 def _add_descendants(found: set[int], processes: Mapping[int, Entry]) -> None:

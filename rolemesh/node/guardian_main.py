@@ -39,23 +39,14 @@ def watched(lines: Iterable[str]) -> Watched:
     return children
 
 
-def end(children: Watched, prefix: str, since: int) -> None:
-    """`prefix`: what the markers of this node's children begin with; it finds those that were
-    forked but not told yet."""
-
-    def find() -> set[int]:
-        roots = children.values()
-        return groups.members(groups.table(), roots, prefix.encode(), since=since)
-
-    groups.end(find, PATIENCE_S, GIVE_UP_S)
-
-
 def main() -> None:
     # Whoever stops a whole control group or terminal stops the node, and that is told by the pipe.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # What the markers of this node's children begin with: some may have been forked, but not told.
     prefix, since = sys.argv[1:]
-    end(watched(sys.stdin), prefix, int(since))
+    children = watched(sys.stdin).values()
+    groups.end(groups.Family(children, prefix, since=int(since)), PATIENCE_S, GIVE_UP_S)
 
 
 if __name__ == "__main__":

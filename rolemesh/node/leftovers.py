@@ -21,11 +21,8 @@ GIVE_UP_S = 5.0
 async def end(children: Collection[ChildRecord], owner: str) -> tuple[str, ...]:
     """What was done, a sentence each; for the log."""
     roots = [(child.pid, child.started_at) for child in children]
-
-    def find() -> set[int]:
-        return groups.members(groups.table(), roots, f"{owner}.".encode(), long_ago=True)
-
-    found, left = await asyncio.to_thread(groups.end, find, PATIENCE_S, GIVE_UP_S)
+    family = groups.Family(roots, f"{owner}.", long_ago=True)
+    found, left = await asyncio.to_thread(groups.end, family, PATIENCE_S, GIVE_UP_S)
     models = {child.pid: child.model for child in children}
     told = [
         f"{_name(pid, models)}, left by a former run, was ended" for pid in sorted(found - left)

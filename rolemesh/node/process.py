@@ -64,7 +64,9 @@ class Process:
         self._again = asyncio.Event()
         self._gone = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
-        self._seen: dict[int, int] = {}  # start times: who has belonged to it, and got its SIGTERM
+        root = (self.pid, self.started_at)
+        self._family = groups.Family([root], marker, since=self.started_at)
+        self._asked: set[int] = set()
         guardian.watch(self.pid, self.started_at, marker)
         loop.add_reader(spawned.pidfd, self._on_exit)
 
@@ -122,11 +124,11 @@ class Process:
 
     def listens(self, port: int) -> bool:
         """Whether 127.0.0.1:port is this child's. Blocks: call it in a thread."""
-        return ports.listens(port, self._members(groups.table()))
+        return ports.listens(port, self._family.living(groups.table()))
 
     def work(self) -> int:
         """A figure that changes while it loads a model, however silently. Blocks as `listens`."""
-        return groups.work(self._members(groups.table()))
+        return groups.work(self._family.living(groups.table()))
 
     # Inside
 
@@ -142,10 +144,6 @@ class Process:
         if self._gone.is_set():
             return
         self._wanted = number
-        if not self.exited.done():
-            # At once and all together. Until it has been waited for, the number is the group's.
-            with contextlib.suppress(OSError):
-                os.killpg(self.pid, number)
         self._again.set()
         if self._sweeping is None:
             self._sweeping = asyncio.create_task(self._sweep(), name=f"node: end {self.pid}")
@@ -154,7 +152,7 @@ class Process:
         pause_s = _FIRST_PAUSE_S
         while True:
             self._again.clear()
-            left = await asyncio.to_thread(self._signal_the_rest)
+            left = await asyncio.to_thread(self._signal_everybody)
             if not left and self.exited.done():
                 break
             with contextlib.suppress(TimeoutError):
@@ -170,26 +168,27 @@ class Process:
         self._guardian.forget(self.marker)
         self._gone.set()
 
-    def _signal_the_rest(self) -> set[int]:
-        """In a thread. Returns who is left."""
+    def _signal_everybody(self) -> set[int]:
+        """In a thread. Returns who is left. First everybody is looked for: once a wrapper has
+        ended, nobody can tell whose child its child was."""
         processes = groups.table()
-        left = self._members(processes)
-        for pid in left:
-            if self._wanted is signal.SIGKILL:
-                groups.send(pid, signal.SIGKILL)
-            elif pid not in self._seen and processes[pid].group != self.pid:
-                groups.send(pid, signal.SIGTERM)
-            self._seen[pid] = processes[pid].started_at
+        left = self._family.living(processes)
         self._reap_adopted(processes)
+        killing = self._wanted is signal.SIGKILL
+        asked = left if killing else left - self._asked
+        self._asked |= left
+        together = {pid for pid in left if processes[pid].group == self.pid}
+        if together & asked and (killing or together <= asked):
+            # All at once: none of them can fork one that does not get it.
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL if killing else signal.SIGTERM)
+        for pid in asked - together:
+            groups.send(pid, signal.SIGKILL if killing else signal.SIGTERM)
         return left
-
-    def _members(self, processes: Mapping[int, groups.Entry]) -> set[int]:
-        root = (self.pid, self.started_at)
-        return groups.members(processes, [root], self.marker.encode(), since=self.started_at)
 
     def _reap_adopted(self, processes: Mapping[int, groups.Entry]) -> None:
         """Where the node is the first process of a container, orphans become its own children."""
-        for pid, started_at in self._seen.items():
+        for pid, started_at in self._family.seen.items():
             each = processes.get(pid)
             if each is None or not each.dead or pid == self.pid:
                 continue

@@ -235,3 +235,29 @@ async def test_a_clock_that_went_back_makes_no_negative_age(path: Path):
     state = StateFile(path)
     assert state.read() == {}
     assert state.age_s == 0
+
+
+async def test_what_cannot_wait_is_there_when_the_call_returns(path: Path):
+    state = StateFile(path)
+    state.open()
+    for n in range(3):
+        await state.write(lambda n=n: {"n": n})
+        assert json.loads(path.read_text())["data"] == {"n": n}
+    await state.close()
+    assert json.loads(path.read_text())["data"] == {"n": 2}
+
+
+async def test_what_could_not_be_written_at_once_is_made_up_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(store, "RETRY_S", 0.01)
+    state = StateFile(path)
+    state.open()
+    obstacle = path.with_name("gateway.json.new")
+    obstacle.mkdir()
+    await state.write(lambda: {"n": 1})
+    assert not path.exists()
+    obstacle.rmdir()
+    await until_there(path)
+    await state.close()
+    assert json.loads(path.read_text())["data"] == {"n": 1}
