@@ -13,6 +13,7 @@ from rolemesh.cli import failure
 from rolemesh.cli.demo import demo
 from rolemesh.cli.gateway import gateway
 from rolemesh.cli.init import init
+from rolemesh.cli.node import node
 from rolemesh.cli.register import register
 from rolemesh.cli.status import status
 
@@ -26,7 +27,7 @@ def rolemesh() -> None:
     """
 
 
-for _command in (gateway, register, status, init, demo):
+for _command in (gateway, node, register, status, init, demo):
     rolemesh.add_command(_command)
 
 
@@ -38,3 +39,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def gateway_main(args: Sequence[str] | None = None) -> NoReturn:
     """The executable `rolemesh-gateway`: the same as `rolemesh gateway`."""
     sys.exit(failure.run(gateway, args, "rolemesh-gateway"))
+
+
+def node_main(args: Sequence[str] | None = None) -> NoReturn:
+    """The executable `rolemesh-node-agent`: the same as `rolemesh node`."""
+    sys.exit(failure.run(node, args, "rolemesh-node-agent"))

@@ -87,6 +87,15 @@ def test_a_nodes_configuration_has_a_fresh_key_and_waits_for_models(run, tmp_pat
     assert (config.gateways, config.models) == ((), ())
 
 
+def test_a_nodes_configuration_is_found_where_it_is_written_by_default(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("init", "node").code == 0
+    problems = run("node", "--check").err.splitlines()
+    assert [line for line in problems if "llama_server.path" not in line] == []
+
+
 def test_what_a_nodes_configuration_shows_in_comments_is_good(run, tmp_path: Path):
     """Whoever takes the comment signs away has a configuration that loads."""
     run("init", "node", "--dir", tmp_path)

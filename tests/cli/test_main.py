@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -24,7 +26,7 @@ def test_the_version_is_told(run):
     assert run("--version").out == f"rolemesh {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["gateway", "register", "status", "init", "demo"])
+@pytest.mark.parametrize("command", ["gateway", "node", "register", "status", "init", "demo"])
 def test_every_command_explains_itself(run, command: str):
     assert f"  {command} " in run("--help").out
     assert run(command, "--help").out.startswith(f"Usage: rolemesh {command}")
@@ -84,3 +86,15 @@ def test_full_output_is_a_clear_error():
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+def test_the_daemons_executables_are_their_commands():
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg")
+    lines = config["options.entry_points"]["console_scripts"].split("\n")
+    executables = dict(line.split(" = ") for line in lines if line)
+    assert sorted(executables) == ["rolemesh", "rolemesh-gateway", "rolemesh-node-agent"]
+    for name, place in executables.items():
+        code = f"from {place.replace(':', ' import ')} as main; main(['--help'])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.startswith(f"Usage: {name} [OPTIONS]")
