@@ -7,11 +7,8 @@ what a reload changes is one `Live` value, and what the supervisor and the gatew
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
-import ssl
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,10 +18,9 @@ from rolemesh.config.diff import changed
 from rolemesh.config.files import Sources
 from rolemesh.config.load import load_node
 from rolemesh.config.schema_node import NodeFile
-from rolemesh.config.schema_server import TlsSection
 from rolemesh.core.devices import Device, select
 from rolemesh.core.types import ServedModel
-from rolemesh.errors import RoleMeshError, ShuttingDown
+from rolemesh.errors import RoleMeshError
 from rolemesh.node import check, leftovers
 from rolemesh.node.ask import Asker
 from rolemesh.node.child_log import ChildLog
@@ -43,19 +39,14 @@ from rolemesh.node.state import NodeState
 from rolemesh.node.supervisor import Supervisor, Wishes
 from rolemesh.proxy.pool import Pools
 from rolemesh.server import life, logs
-from rolemesh.server.accept import Listener
-from rolemesh.server.http import HttpServer
-from rolemesh.server.limits import Descriptors, raise_descriptor_limit
-from rolemesh.server.listen import listening_sockets
 from rolemesh.server.metrics import Metrics
 from rolemesh.server.router import Router
-from rolemesh.server.tls import server_context
+from rolemesh.server.service import Service, tls_of
 from rolemesh.wire.node_metrics import write_metrics
 from rolemesh.wire.openai import MODEL_PATHS
 
 log = logging.getLogger("rolemesh.node")
 
-GC_THRESHOLD = 20_000
 CHECK_EVERY_S = 30.0
 
 
@@ -85,7 +76,6 @@ class Node:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._started_with = config = loaded.config
-        self._last_reload: dict[str, Any] = {"result": "success", "at": int(time.time())}
         host_name = socket.gethostname()
         self._node_id = node_id(config, host_name)
         self._log_dir = log_dir(config, host_name, env)
@@ -97,11 +87,9 @@ class Node:
         self._pools = Pools(self._loop)
         self._metrics = Metrics(SCRAPED)
         self._membership = Membership(self._offers, self._device_metrics)
-        self._descriptor_limit = raise_descriptor_limit()
+        self._service = Service(log, writer, self._metrics)
         self._guardian: Guardian | None = None
         self._supervisor: Supervisor | None = None
-        self._server: HttpServer | None = None
-        self._listener: Listener | None = None
         self._checking: asyncio.Task[None] | None = None
         self._adapting: asyncio.Task[None] | None = None
 
@@ -118,59 +106,46 @@ class Node:
         if config.gpus != "none":
             await self._gpus.start()
         self._supervisor = Supervisor(self._equipment(self._guardian), self._membership.changed)
-        self._server = self._wire(self._supervisor)
-        self._listen(self._server)
+        self._serve(self._supervisor)
         await self._apply(config)
+        self._service.start()
         await self._join_gateways(config)
         self._checking = asyncio.create_task(self._check_now_and_then(), name="node: checks")
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD)
 
     async def reload(self) -> None:
         try:
             loaded = await asyncio.to_thread(load_node, self._sources, self._env)
             live = live_of(loaded.config, self._node_id, self._state.access_token)
-            tls = live.config.node.tls
-            context = None if tls is None else _context(tls)
+            context = tls_of(live.config.node)
             await self._join_gateways(live.config)
         except RoleMeshError as error:
             log.error("the configuration was not reloaded, the old one stays: %s", error.message)
-            self._note_reload(success=False)
+            self._service.note_reload(success=False)
             return
         old, self._live = self._live.config, live
         self._writer.change(live.config.log.level, live.config.log.format)
-        if self._server is not None:
-            self._server.request_id_header = live.id_header
-            self._server.fast_lane = live.config.node.fast_lane
-        if self._listener is not None and self._listener.tls is not None and context is not None:
-            self._listener.tls = context
+        self._service.apply(live.config.node, context)
         await self._apply(live.config)
         log.info(
             "configuration reloaded", extra={"changed": sorted(changed(old, live.config).paths)}
         )
         for path in changed(self._started_with, live.config).needs_restart:
             log.warning("%s has changed; it takes effect at the next start", path)
-        self._note_reload(success=True)
+        self._service.note_reload(success=True)
 
     async def drain(self) -> None:
         """Gateways are told first, so that they send no more; then requests end, then children."""
-        if self._listener is not None:
-            self._listener.close()
-        if self._checking is not None:
-            self._checking.cancel()
-        await asyncio.gather(self._membership.goodbye(), self._drain_requests())
+        self._stop_working()
+        drained = self._service.drain(self._live.config.node)
+        await asyncio.gather(self._membership.goodbye(), drained)
+        await self._end_requests()
         if self._supervisor is not None:
             await self._supervisor.close()
 
     async def shutdown(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        if self._checking is not None:
-            self._checking.cancel()
+        self._stop_working()
         await self._end_requests()
-        if self._server is not None:
-            await self._server.close()
+        await self._service.close()
         if self._supervisor is not None:
             await self._supervisor.kill()
         if self._guardian is not None:
@@ -181,47 +156,31 @@ class Node:
         self._gpus.close()
 
     def status(self) -> str:
-        if self._supervisor is None or self._server is None:
+        if self._supervisor is None:
             return "Starting"
         ready = [charge.model_id for charge in self._supervisor.charges.values() if charge.is_ready]
         models = ", ".join(ready) or "no model"
-        return f"{models} ready, {self._server.in_flight} requests in flight"
+        return f"{models} ready, {self._service.in_flight} requests in flight"
 
     # Inside: wiring
 
     def _equipment(self, guardian: Guardian) -> Equipment:
         return Equipment(self._gpus, guardian, self._state, Asker(self._pools), self._log_of)
 
-    def _wire(self, supervisor: Supervisor) -> HttpServer:
+    def _serve(self, supervisor: Supervisor) -> None:
         router = Router()
         forward = Forward(
             self.live, supervisor, self._pools, self._metrics, lambda: self._state.drained
         )
         rooms = Rooms(
             supervisor, self._gpus, self._membership, self._state, self._log_of,
-            lambda: self._devices, lambda: self._last_reload,
+            lambda: self._devices, lambda: self._service.last_reload,
         )  # fmt: skip
         figures = Figures(
             self._metrics, supervisor, self._gpus, lambda: self._devices, self._read_registered
         )
         add_routes(router, forward, Handlers(self.live, rooms), figures)
-        node = self._live.config.node
-        server = HttpServer(router, node.request_id_header, figures.ended, MODEL_PATHS)
-        server.fast_lane = node.fast_lane
-        return server
-
-    def _listen(self, server: HttpServer) -> None:
-        node = self._live.config.node
-        self._listener = listener = Listener(
-            listening_sockets(node.host, node.port),
-            Descriptors(self._descriptor_limit),
-            open_connections=lambda: server.open_connections,
-            tls=None if node.tls is None else _context(node.tls),
-        )
-        self._read_at_scrape(server, listener)
-        listener.start(server.new_connection)
-        for host, port in listener.addresses:
-            log.info("listening", extra={"host": host, "port": port})
+        self._service.serve(router, self._live.config.node, figures.ended, MODEL_PATHS)
 
     def live(self) -> Live:
         return self._live
@@ -245,9 +204,7 @@ class Node:
         self._supervisor.found(flaws)
 
     async def _join_gateways(self, config: NodeFile) -> None:
-        port = config.node.port
-        if self._listener is not None:
-            port = self._listener.addresses[0][1]
+        port = self._service.port or config.node.port
         identity = Identity(
             self._node_id, base_url(config.node, port), self._state.access_token, self._meta()
         )
@@ -261,7 +218,15 @@ class Node:
     def _gpus_changed(self) -> None:
         """A GPU has come or gone."""
         if self._supervisor is not None:
-            self._adapting = asyncio.create_task(self._apply(self._live.config))
+            self._adapting = asyncio.create_task(self._adapt())
+
+    async def _adapt(self) -> None:
+        config = self._live.config
+        await self._apply(config)
+        try:
+            await self._join_gateways(config)
+        except RoleMeshError as error:
+            log.warning("gateways are not told of the devices: %s", error.message)
 
     async def _check_now_and_then(self) -> None:
         """What could not work may be mended: a file that was missing."""
@@ -294,37 +259,14 @@ class Node:
 
     # Inside: the end
 
-    async def _drain_requests(self) -> None:
-        server = self._server
-        if server is None:
-            return
-        drain_s = self._live.config.node.drain_timeout_s
-        if server.in_flight:
-            log.info("%d requests may finish, within %g s", server.in_flight, drain_s)
-        try:
-            async with asyncio.timeout(drain_s):
-                await server.drain()
-        except TimeoutError:
-            log.warning("%d requests are still in flight and end now", server.in_flight)
-        await self._end_requests()
+    def _stop_working(self) -> None:
+        self._service.stop_listening()
+        for task in (self._checking, self._adapting):
+            if task is not None:
+                task.cancel()
 
     async def _end_requests(self) -> None:
-        if self._server is not None:
-            error = ShuttingDown("The node is shutting down.", retry_after_s=5)
-            await self._server.end_requests(error)
-
-    def _note_reload(self, *, success: bool) -> None:
-        self._metrics.reloaded(success)
-        result = "success" if success else "failure"
-        self._last_reload = {"result": result, "at": int(time.time())}
-
-    def _read_at_scrape(self, server: HttpServer, listener: Listener) -> None:
-        read = self._metrics.read_at_scrape
-        read("connections", lambda: [((), server.open_connections)])
-        read("connections_shed_total", lambda: [((), listener.shed)])
-        read("log_lines_dropped_total", lambda: [((), self._writer.dropped)])
-        read("config_last_reload_success", lambda: [((), self._last_reload["result"] == "success")])
-        read("config_last_reload_timestamp_seconds", lambda: [((), self._last_reload["at"])])
+        await self._service.end_requests("The node is shutting down.")
 
 
 def _flaws(config: NodeFile, devices: tuple[Device, ...]) -> dict[str, str]:
@@ -336,7 +278,3 @@ def _flaws(config: NodeFile, devices: tuple[Device, ...]) -> dict[str, str]:
         for section in config.models
     }
     return {model_id: flaw for model_id, flaw in found.items() if flaw is not None}
-
-
-def _context(tls: TlsSection) -> ssl.SSLContext:
-    return server_context(tls.cert_file, tls.key_file, tls.client_ca_file)
