@@ -112,7 +112,9 @@ class Gpus:
             if not taken.done():
                 taken.set_result(None)
         if reading.problem != before.problem:
-            level = logging.WARNING if reading.problem else logging.INFO
+            # A machine without a driver is no trouble: a GPU that is configured, and not there, is
+            # told of by whoever wants it.
+            level = logging.WARNING if reading.problem and reading.devices else logging.INFO
             log.log(level, "GPUs: %s", reading.problem or "all can be read again")
         if reading.devices != before.devices:
             self._changed()
