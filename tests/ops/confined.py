@@ -2,7 +2,8 @@
 
 For tests, on machines where systemd does not run. Of the unit's lines it honours those that break a
 program unnoticed until it is in production: SystemCallFilter (its sets as `systemd-analyze`
-knows), RestrictAddressFamilies, MemoryDenyWriteExecute, NoNewPrivileges.
+knows), RestrictAddressFamilies, MemoryDenyWriteExecute where the unit has it, NoNewPrivileges. What
+the program starts in turn is as confined.
 """
 
 from __future__ import annotations
@@ -83,8 +84,9 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     load_filter(unit)
-    # Last, because ctypes itself may want such memory. Kernels before 6.3 do not know it.
-    libc.prctl(PR_SET_MDWE, MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
+    if values(unit, "MemoryDenyWriteExecute") == ["yes"]:
+        # Last, because ctypes itself may want such memory. Kernels before 6.3 do not know it.
+        libc.prctl(PR_SET_MDWE, MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
     os.execv(argv[0], argv)  # noqa: S606
 
 

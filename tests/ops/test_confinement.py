@@ -1,4 +1,4 @@
-"""The units' hardening breaks nothing: both daemons do their work under the filters of their unit.
+"""The units' hardening breaks nothing: all daemons do their work under the filters of their unit.
 
 What systemd would do to them (system calls, address families, no writable and executable memory,
 readiness told through a socket) is done by `confined.py`, so that it is tested without systemd.
@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.llama import Starter
+
 HERE = Path(__file__).parent
 UNITS = HERE.parents[1] / "contrib" / "systemd"
 START_S = 20
@@ -32,6 +34,14 @@ auth:
 models:
   writer: {proxy_url: "http://localhost:9"}
   reviewer: {type: discovered}
+"""
+NODE_CONFIG = """\
+version: 1
+node: {node_id: box, port: 0, log_dir: "${STATE_DIRECTORY}/logs"}
+llama_server: {path: builtin}
+gpus: none
+models:
+  - {model_id: tiny, path: TINY, roles: [writer], ctx_size: 256}
 """
 Start = Callable[..., "Daemon"]
 
@@ -133,3 +143,29 @@ def test_gateway_and_registration_work_as_confined_as_their_units_say(
     assert registration.stop() == 0
     assert gateway.stop() == 0
     assert json.loads((tmp_path / "state/gateway.json").read_text())
+
+
+def test_a_node_and_its_child_work_as_confined_as_their_unit_says(
+    start: Start, llama_folder: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "node.yaml"
+    config.write_text(NODE_CONFIG.replace("TINY", str(Starter(llama_folder).model("tiny"))))
+    node = start("rolemesh-node.service", "node", "--config", str(config))
+    node.told("READY=1")
+    url = f"http://127.0.0.1:{node.logged('listening')['port']}"
+
+    body = {"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=START_S) as answer:
+        assert json.load(answer)["usage"]["completion_tokens"]
+    with urllib.request.urlopen(f"{url}/v1/node", timeout=START_S) as answer:
+        (child,) = json.load(answer)["children"]
+    assert (child["state"], child["restarts"]) == ("READY", 0)
+
+    assert node.stop() == 0
+    assert not Path(f"/proc/{child['pid']}").exists()
+    assert list((tmp_path / "state/logs").iterdir())

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-UNITS = ("rolemesh-gateway.service", "rolemesh-gateway@.service", "rolemesh-register@.service")
-GATEWAY_UNITS = UNITS[:2]
+from rolemesh.config.schema_node import LlamaServerSection, NodeSection
+from rolemesh.node.supervisor import KILLED_S
+
+GATEWAY_UNITS = ("rolemesh-gateway.service", "rolemesh-gateway@.service")
+NODE_UNITS = ("rolemesh-node.service", "rolemesh-node@.service")
+UNITS = (*GATEWAY_UNITS, *NODE_UNITS, "rolemesh-register@.service")
 MOST_EXPOSED = 2.0
 
 
@@ -30,7 +34,7 @@ def test_there_is_no_unit_that_is_not_tested(unit: Path) -> None:
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_accepts_the_unit(name: str, unit: Path, tmp_path: Path, tool) -> None:
     text = (unit / name).read_text()
-    text = re.sub(r"/opt/rolemesh/bin/rolemesh(-gateway)?\b", sys.executable, text)
+    text = re.sub(r"/opt/rolemesh/bin/rolemesh(-gateway|-node-agent)?\b", sys.executable, text)
     installed = tmp_path / name.replace("@", "@lab")
     installed.write_text(text)
     result = tool("systemd-analyze", "verify", "--man=no", installed)
@@ -53,14 +57,41 @@ def test_systemd_is_told_of_readiness_watches_and_can_reload(name: str, unit: Pa
     assert any(line.startswith("WatchdogSec=") for line in lines)
 
 
-def test_instances_share_neither_configuration_nor_state_nor_keys(unit: Path) -> None:
-    own = ("ExecStart=", "StateDirectory=", "LoadCredential=")
-    lines = [line for line in settings(unit / "rolemesh-gateway@.service") if line.startswith(own)]
+@pytest.mark.parametrize("name", ["rolemesh-gateway@.service", "rolemesh-node@.service"])
+def test_instances_share_neither_configuration_nor_state_nor_keys(name: str, unit: Path) -> None:
+    own = ("ExecStart=", "StateDirectory=", "LogsDirectory=", "CacheDirectory=", "LoadCredential=")
+    lines = [line for line in settings(unit / name) if line.startswith((*own, "Environment="))]
     assert len(lines) >= len(own)
     assert [line for line in lines if "%i" not in line] == []
 
 
-def test_both_gateway_units_are_hardened_alike(unit: Path) -> None:
-    plain, instance = (settings(unit / name) for name in GATEWAY_UNITS)
-    start = plain.index("DynamicUser=yes")
-    assert plain[start:] == instance[instance.index("DynamicUser=yes") :]
+@pytest.mark.parametrize("pair", [GATEWAY_UNITS, NODE_UNITS], ids=lambda pair: pair[0])
+def test_both_units_of_a_daemon_are_hardened_alike(pair: tuple[str, str], unit: Path) -> None:
+    plain, instance = (
+        [line for line in settings(unit / name) if "rolemesh" not in line.lower()] for name in pair
+    )
+    assert plain == instance
+
+
+@pytest.mark.parametrize("name", NODE_UNITS)
+def test_a_node_is_given_the_time_to_end_its_requests_and_then_its_children(
+    name: str, unit: Path
+) -> None:
+    (line,) = (line for line in settings(unit / name) if line.startswith("TimeoutStopSec="))
+    needed_s = NodeSection().drain_timeout_s + LlamaServerSection().stop_timeout_s + KILLED_S
+    assert float(line.partition("=")[2]) > needed_s
+    assert "KillMode=mixed" in settings(unit / name)
+
+
+@pytest.mark.parametrize("name", NODE_UNITS)
+def test_a_child_that_is_killed_for_memory_does_not_end_the_node(name: str, unit: Path) -> None:
+    assert "OOMPolicy=continue" in settings(unit / name)
+
+
+@pytest.mark.parametrize("name", NODE_UNITS)
+def test_a_node_may_use_gpus_and_its_children_may_make_machine_code(name: str, unit: Path) -> None:
+    lines = settings(unit / name)
+    assert "DeviceAllow=char-nvidia* rwm" in lines
+    assert "SupplementaryGroups=video render" in lines
+    keys = {line.partition("=")[0] for line in lines}
+    assert keys & {"PrivateDevices", "MemoryDenyWriteExecute", "ProcSubset"} == set()
