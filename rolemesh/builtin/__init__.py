@@ -21,11 +21,6 @@ def command() -> list[str]:
     return [sys.executable, *_isolated(), "-m", "rolemesh.builtin"]
 
 
-def tiny_model_command() -> list[str]:
-    """The start of an argv that writes a tiny model; the file and tiny_model's flags come after."""
-    return [sys.executable, *_isolated(), "-m", "rolemesh.builtin.tiny_model"]
-
-
 def check_installed() -> None:
     """Raise RunError, with what to install, where the `[llama]` extra is missing."""
     missing = [name for name in _PACKAGES if not _found(name)]

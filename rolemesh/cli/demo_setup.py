@@ -1,28 +1,28 @@
-"""What the demo runs: ports, keys, argvs, environments and the gateway's configuration.
+"""What the demo runs: a gateway and a node with two tiny models, as argvs and configurations.
 
-Values only: nothing is started here. Every address is on loopback, every port is free, every key is
-new, and the environment of children has nothing in it that would configure them otherwise.
+Values, and the files they are in: nothing is started here. Every address is on loopback, every
+port is free, every key is new, and the environment has nothing in it that would configure them
+otherwise.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
-from rolemesh.builtin import command, tiny_model_command
+ROLES = ("planner", "writer")
 
-ALIASES = ("planner", "writer")
-
-# What a shell, a service manager or a container may have set for another gateway or llama-server.
+# What a shell, a service manager or a container may have set for another gateway, node or model.
 _OTHERS_PREFIXES = ("ROLE_MESH_", "LLAMA_", "AIP_", "LISTEN_")
 _OTHERS = {
     *("STATE_DIRECTORY", "XDG_STATE_HOME", "CREDENTIALS_DIRECTORY"),
@@ -31,82 +31,75 @@ _OTHERS = {
 
 
 @frozen
-class ModelServer:
-    """One llama.cpp server: `alias` is what it is called by everyone."""
-
-    alias: str
-    port: int
-    key: str = field(repr=False)
-    model: Path
-    seed: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def write_model(self) -> list[str]:
-        name = f"{self.alias}-tiny"
-        return [*tiny_model_command(), str(self.model), "--name", name, "--seed", str(self.seed)]
-
-    def serve(self) -> list[str]:
-        flags = ["--model", str(self.model), "--alias", f"{self.alias}-tiny"]
-        flags += ["--host", "127.0.0.1", "--port", str(self.port)]
-        # More threads make so small a model slower; it needs no prompt cache either.
-        flags += ["--ctx-size", "4096", "--parallel", "2", "--threads", "2", "--cache-ram", "0"]
-        return [*command(), *flags, "--metrics", "--no-webui", "--sse-ping-interval", "1"]
-
-    def environment(self) -> dict[str, str]:
-        return {**environment(), "LLAMA_API_KEY": self.key}
-
-
-@frozen
 class Setup:
+    """`folder` is the demo's own, and nobody else may read it."""
+
     folder: Path
-    servers: tuple[ModelServer, ...]
     gateway_port: int
+    node_port: int
     key: str = field(repr=False)
+    node_key: str = field(repr=False)
     admin_key: str = field(repr=False)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.gateway_port}"
 
-    def gateway(self) -> list[str]:
-        """The gateway's argv; writes its configuration first."""
-        path = self.folder / "gateway.yaml"
-        path.write_text(json.dumps(self._config()), encoding="utf-8")  # JSON is YAML
-        return [sys.executable, "-m", "rolemesh", "gateway", "--config", str(path)]
+    @property
+    def node_url(self) -> str:
+        return f"http://127.0.0.1:{self.node_port}"
 
-    def _config(self) -> Mapping[str, Any]:
-        return {
-            "version": 1,
-            "default_model": ALIASES[0],
-            "gateway": {
-                "host": "127.0.0.1",
-                "port": self.gateway_port,
-                "state_path": str(self.folder / "gateway.json"),
-                "drain_timeout_s": 2,
-            },
-            "auth": {
-                "client_api_keys": [{"name": "demo", "key": self.key}],
-                "admin_api_keys": [{"name": "demo", "key": self.admin_key}],
-            },
-            "models": {
-                server.alias: {"type": "proxy", "proxy_url": server.url, "auth_token": server.key}
-                for server in self.servers
-            },
+    def write_models(self) -> None:
+        """Blocks for a moment."""
+        # An extra: the command line must load without it, to say what to install.
+        tiny_model = importlib.import_module("rolemesh.builtin.tiny_model")
+        for seed, role in enumerate(ROLES, start=1):
+            tiny_model.write(self._model(role), name=f"{role}-tiny", seed=seed)
+
+    def gateway(self) -> Sequence[str]:
+        section = {"port": self.gateway_port, "state_path": str(self.folder / "gateway.json")}
+        auth = {
+            "client_api_keys": [{"name": "demo", "key": self.key}],
+            "node_api_keys": [{"name": "demo", "key": self.node_key}],
+            "admin_api_keys": [{"name": "demo", "key": self.admin_key}],
         }
+        models = {role: {"type": "discovered"} for role in ROLES}
+        return self._daemon("gateway", section, default_model=ROLES[0], auth=auth, models=models)
+
+    def node(self) -> Sequence[str]:
+        section = {
+            "node_id": "demo",
+            "port": self.node_port,
+            "state_path": str(self.folder / "node.json"),
+            "api_keys": [{"name": "demo", "key": self.admin_key}],
+        }
+        # More threads make so small a model slower; it needs no prompt cache either.
+        small = {"ctx_size": 4096, "parallel": 2, "args": ["--threads", "2", "--cache-ram", "0"]}
+        models = [
+            {"model_id": f"{role}-tiny", "path": str(self._model(role)), "roles": [role], **small}
+            for role in ROLES
+        ]
+        return self._daemon(
+            "node", section,
+            gateways=[{"url": self.url, "node_key": self.node_key}],
+            llama_server={"path": "builtin"}, gpus="none", models=models,
+        )  # fmt: skip
+
+    def _model(self, role: str) -> Path:
+        return self.folder / f"{role}.gguf"
+
+    def _daemon(self, word: str, section: Mapping[str, Any], **more: Any) -> Sequence[str]:
+        """Its argv; writes its configuration first."""
+        path = self.folder / f"{word}.yaml"
+        config = {"version": 1, word: {**section, "drain_timeout_s": 2}, **more}
+        path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+        return [sys.executable, "-m", "rolemesh", word, "--config", str(path)]
 
 
 def prepare(folder: Path) -> Setup:
-    """A setup of its own below `folder`, which only this user may read."""
-    ports = _free_ports(len(ALIASES) + 1)
-    servers = tuple(
-        ModelServer(alias, port, secrets.token_urlsafe(24), folder / f"{alias}.gguf", seed)
-        for seed, (alias, port) in enumerate(zip(ALIASES, ports, strict=False), start=1)
-    )
-    keys = (f"demo-{who}-{secrets.token_urlsafe(12)}" for who in ("client", "admin"))
-    return Setup(folder, servers, ports[-1], *keys)
+    gateway_port, node_port = _free_ports(2)
+    keys = (f"demo-{who}-{secrets.token_urlsafe(12)}" for who in ("client", "node", "admin"))
+    return Setup(folder, gateway_port, node_port, *keys)
 
 
 def environment() -> dict[str, str]:

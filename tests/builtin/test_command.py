@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import rolemesh
-from rolemesh.builtin import command, tiny_model_command
+from rolemesh.builtin import command
 
 ROOT = str(Path(rolemesh.__file__).parents[1])
 
 
-@pytest.mark.parametrize("start", [command, tiny_model_command])
 def test_an_installed_one_finds_no_module_in_the_working_folder(
-    start: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "path", ["/usr/bin", *sys.path[1:], ROOT])
-    assert start()[:3] == [sys.executable, "-P", "-m"]
+    assert command()[:3] == [sys.executable, "-P", "-m"]
 
 
 def test_in_a_clone_the_working_folder_is_where_it_is_found(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-
-from rolemesh.builtin import tiny_model_command
 
 tiny_model = pytest.importorskip(
     "rolemesh.builtin.tiny_model", reason="needs: pip install '.[llama]'"
@@ -33,6 +32,7 @@ def test_it_is_tiny(tmp_path: Path) -> None:
 
 def test_as_a_program_it_writes_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    argv = [*tiny_model_command(), str(path), "--name", "writer", "--seed", "3"]
+    program = [sys.executable, "-m", "rolemesh.builtin.tiny_model"]
+    argv = [*program, str(path), "--name", "writer", "--seed", "3"]
     subprocess.run(argv, check=True, timeout=20)
     assert path.read_bytes() == written(tmp_path / "b", name="writer", seed=3)

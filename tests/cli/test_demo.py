@@ -1,4 +1,4 @@
-"""`rolemesh demo` as a user runs it: real servers, a real gateway, nothing left behind."""
+"""`rolemesh demo` as a user runs it: a real gateway, a real node, nothing left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from rolemesh.node import groups
 from tests.llama import until
+from tests.node_process import alive
 
 WAIT_S = 60
 DEMO = [sys.executable, "-m", "rolemesh", "demo"]
@@ -45,9 +47,16 @@ class Demo:
         )
         assert text in self.text(), self.text()
 
-    def children(self) -> list[int]:
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+    def family(self) -> dict[int, str]:
+        """The processes that it has started, and these in turn; with their command lines."""
+        itself = groups.entry(self.process.pid)
+        assert itself is not None
+        roots = [(self.process.pid, itself.started_at)]
+        everybody = groups.Family(roots, marker="none has it").living(groups.table())
+        return {pid: command_line(pid) for pid in everybody - {self.process.pid}}
+
+    def pids_of(self, word: str) -> set[int]:
+        return {pid for pid, line in self.family().items() if word in line}
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -65,8 +74,8 @@ def running(tmp_path: Path) -> Iterator[Demo]:
         demo.process.wait(WAIT_S)
 
 
-def nothing_left(folder: Path, pids: list[int]) -> bool:
-    return not any(folder.iterdir()) and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 def test_once_prints_an_answer_of_each_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -85,8 +94,7 @@ def test_once_prints_an_answer_of_each_and_leaves_nothing_behind(tmp_path: Path)
 
 def test_it_keeps_running_and_the_lines_to_try_work(running: Demo) -> None:
     running.says("Running until Ctrl-C")
-    pids = running.children()
-    assert len(pids) == 3
+    family = running.family()
     url = re.search(r"curl (http://\S+)/v1/models", running.text())
     key = re.search(r"Authorization: (Bearer \S+)'", running.text())
     body = re.search(r" -d '(.*)'", running.text())
@@ -99,37 +107,54 @@ def test_it_keeps_running_and_the_lines_to_try_work(running: Demo) -> None:
     with connection.getresponse() as response:
         assert response.status == 200
         assert response.read().rstrip().endswith(b"data: [DONE]")
-    status = re.search(r"ROLE_MESH_ADMIN_KEY=.*\n.* status --gateway \S+", running.text())
-    assert status is not None
-    told = subprocess.run(
-        ["/bin/sh", "-c", status[0]], capture_output=True, text=True, timeout=WAIT_S, check=False
-    )
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "BACKEND" in told.stdout
     connection.request("GET", "/v1/models", headers=headers)
     with connection.getresponse() as response:
         listed = [model["id"] for model in json.load(response)["data"]]
     assert sorted(listed) == ["planner", "writer"]
     connection.close()
+    told = tried(running, r"ROLE_MESH_ADMIN_KEY=.*\n.* status --gateway \S+")
+    assert re.search(r"writer-tiny +demo +writer +READY", told), told
     assert running.end(signal.SIGINT) == 0
-    assert nothing_left(running.folder, pids)
+    assert alive(family) == set()
+    assert not any(running.folder.iterdir())
+
+
+def tried(running: Demo, pattern: str) -> str:
+    """What a line to try says."""
+    line = re.search(pattern, running.text())
+    assert line is not None
+    argv = ["/bin/sh", "-c", line[0]]
+    told = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    return told.stdout
 
 
 def test_sigterm_before_it_has_begun_to_answer_leaves_nothing_behind(running: Demo) -> None:
-    running.says("planner")
-    pids = running.children()
+    running.says("node ")
+    family = running.family()
     assert running.end(signal.SIGTERM) == 0
-    assert nothing_left(running.folder, pids)
+    assert alive(family) == set()
+    assert not any(running.folder.iterdir())
 
 
-def test_when_a_model_server_dies_it_says_so_and_ends(running: Demo) -> None:
+def test_killed_it_leaves_no_process_behind(running: Demo) -> None:
     running.says("Running until Ctrl-C")
-    pids = running.children()
-    os.kill(pids[0], signal.SIGKILL)
+    family = running.family()
+    words = "rolemesh gateway", "rolemesh node", "rolemesh.builtin", "guardian_main"
+    assert all(any(word in line for line in family.values()) for word in words), family
+    running.end(signal.SIGKILL)
+    until(lambda: not alive(family), "everybody is gone", within_s=5)
+
+
+def test_when_the_node_dies_it_says_so_and_ends(running: Demo) -> None:
+    running.says("Running until Ctrl-C")
+    family = running.family()
+    os.kill(running.pids_of("rolemesh node").pop(), signal.SIGKILL)
     assert running.process.wait(WAIT_S) == 1
-    assert "planner ended with exit code -9" in running.text()
+    assert "the node ended: killed by SIGKILL" in running.text()
     assert "Traceback" not in running.text()
-    assert nothing_left(running.folder, pids)
+    assert alive(family) == set()
+    assert not any(running.folder.iterdir())
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:

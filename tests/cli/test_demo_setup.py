@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from rolemesh.cli.demo_setup import environment, prepare
+from rolemesh.config.load import find_gateway, find_node, load_gateway, load_node
 
 
 def test_every_port_and_key_is_its_own(tmp_path: Path) -> None:
     setup = prepare(tmp_path)
-    ports = [setup.gateway_port, *(server.port for server in setup.servers)]
-    keys = [setup.key, setup.admin_key, *(server.key for server in setup.servers)]
-    assert (len(set(ports)), len(set(keys))) == (3, 4)
-    assert setup.key not in repr(setup)
-    assert setup.admin_key not in repr(setup)
+    keys = {setup.key, setup.node_key, setup.admin_key}
+    assert (len(keys), setup.gateway_port == setup.node_port) == (3, False)
+    argvs = " ".join([*setup.gateway(), *setup.node()])
+    for key in keys:
+        assert key not in repr(setup)
+        assert key not in argvs
 
 
-def test_what_is_set_for_another_gateway_does_not_reach_this_one(
+def test_what_is_set_for_other_daemons_does_not_reach_these(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("ROLE_MESH_CONFIG_OVERRIDE", "LLAMA_ARG_PORT", "NOTIFY_SOCKET", "STATE_DIRECTORY"):
@@ -30,18 +31,12 @@ def test_what_is_set_for_another_gateway_does_not_reach_this_one(
     assert "theirs" not in found.values()
 
 
-def test_keys_are_in_no_argv(tmp_path: Path) -> None:
+def test_the_configurations_are_good_and_keep_to_loopback_and_the_folder(tmp_path: Path) -> None:
     setup = prepare(tmp_path)
-    for server in setup.servers:
-        assert server.key not in " ".join([*server.serve(), *setup.gateway()])
-        assert server.environment()["LLAMA_API_KEY"] == server.key
-
-
-def test_the_gateways_configuration_has_both_aliases_and_state_in_the_folder(
-    tmp_path: Path,
-) -> None:
-    setup = prepare(tmp_path)
-    config = json.loads(Path(setup.gateway()[-1]).read_text())
-    assert set(config["models"]) == {"planner", "writer"}
-    assert Path(config["gateway"]["state_path"]).parent == tmp_path
-    assert config["gateway"]["host"] == "127.0.0.1"
+    gateway = load_gateway(find_gateway(setup.gateway()[-1], (), {}), {}).config
+    node = load_node(find_node(setup.node()[-1], (), {}), {}).config
+    assert set(gateway.models) == {role for model in node.models for role in model.roles}
+    assert str(node.gateways[0].url) == setup.url
+    for section in (gateway.gateway, node.node):
+        assert section.host == "127.0.0.1"
+        assert Path(section.state_path or "/").parent == tmp_path
