@@ -18,7 +18,13 @@ from rolemesh.register.client import Client, Gateway
 from rolemesh.server.logformat import escaped
 
 _KEY_OPTIONS = "--key-file or ROLE_MESH_ADMIN_KEY"
-_GOOD = {"available", "fresh", "reachable"}
+_GOOD = {"available", "fresh", "reachable", "READY"}
+_GIB = 2**30
+_SERVED = ("MODEL", "NODE", "ROLES", "STATE", "DETAIL", "IN FLIGHT", "CONTEXT")
+_DEVICES = (
+    *("DEVICE", "NODE", "NAME", "MEMORY USED", "MEMORY"),
+    *("UTILIZATION", "TEMPERATURE", "POWER"),
+)
 
 
 @click.command()
@@ -100,8 +106,11 @@ def _tables(told: _Told) -> Iterator[str]:
     if told.nodes is not None:
         backends = map(_backend_row, _entries(told.nodes, "backends"))
         yield _table(("BACKEND", "URL", "STATE", "DETAIL", "IN FLIGHT"), backends)
-        nodes = map(_node_row, _entries(told.nodes, "nodes"))
-        yield _table(("NODE", "URL", "STATE", "DETAIL", "HEARD", "MODELS"), nodes)
+        nodes = list(_entries(told.nodes, "nodes"))
+        yield _table(("NODE", "URL", "STATE", "DETAIL", "HEARD"), map(_node_row, nodes))
+        for head, rows in ((_SERVED, _served_rows), (_DEVICES, _device_rows)):
+            if found := [row for node in nodes for row in rows(node)]:
+                yield _table(head, found)
 
 
 def _model_rows(models: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -127,23 +136,43 @@ def _backend_row(entry: Mapping[str, Any]) -> tuple[str, ...]:
 def _node_row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     age = entry.get("age_s")
     heard = f"{age:.0f} s" if isinstance(age, (int, float)) else ""
-    models = " ".join(map(_model, _entries(entry, "served_models")))
-    state, detail = _state(entry)
-    return _text(entry.get("node_id")), _text(entry.get("base_url")), state, detail, heard, models
+    return _text(entry.get("node_id")), _text(entry.get("base_url")), *_state(entry), heard
+
+
+def _served_rows(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A server that somebody registered tells no state, slots or context."""
+    for model in _entries(node, "served_models"):
+        roles = ",".join(map(_text, model.get("roles") or ()))
+        told = {"in_flight": model.get("slots_busy"), "max_in_flight": model.get("slots")}
+        busy = _busy(model if told["in_flight"] is None else told)
+        context = _text(model.get("max_context"))
+        names = _text(model.get("model_id")), _text(node.get("node_id"))
+        yield *names, roles, *_state(model), busy, context
+
+
+def _device_rows(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for device in _entries(node, "devices"):
+        yield (
+            _text(device.get("id")),
+            _text(node.get("node_id")),
+            _text(device.get("name")),
+            _figure(device.get("memory_used_bytes"), "GiB", _GIB, digits=1),
+            _figure(device.get("memory_total_bytes"), "GiB", _GIB, digits=1),
+            _figure(device.get("utilization_ratio"), "%", 0.01),
+            _figure(device.get("temperature_celsius"), "C"),
+            _figure(device.get("power_watts"), "W"),
+        )
+
+
+def _figure(value: object, unit: str, unit_is: float = 1.0, digits: int = 0) -> str:
+    if not isinstance(value, (int, float)):
+        return ""
+    return f"{value / unit_is:.{digits}f} {unit}"
 
 
 def _busy(entry: Mapping[str, Any]) -> str:
     limit = entry.get("max_in_flight")
     return f"{_text(entry.get('in_flight'))}{'' if limit is None else f' of {_text(limit)}'}"
-
-
-def _model(model: Mapping[str, Any]) -> str:
-    """model_id=role,role as in `rolemesh register`, and its state where that is not plain."""
-    text = f"{_text(model.get('model_id'))}={','.join(map(_text, model.get('roles') or ()))}"
-    state, detail = model.get("state"), model.get("detail")
-    if state in (None, "READY"):
-        return text
-    return f"{text} ({_text(state)}{f': {_text(detail)}' if detail else ''})"
 
 
 def _state(entry: Mapping[str, Any]) -> tuple[str, str]:
@@ -162,11 +191,11 @@ def _text(value: object) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     table = [head, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    state = head.index("STATE")
+    state = head.index("STATE") if "STATE" in head else None
     lines = []
     for number, row in enumerate(table):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        if number > 0:
+        if number > 0 and state is not None:
             colour = "green" if row[state] in _GOOD else "yellow"
             cells[state] = click.style(cells[state], fg=colour)
         lines.append("  ".join(cells).rstrip())

@@ -40,8 +40,29 @@ NODES = {
             "detail": "not heard of for 42 s",
             "age_s": 42.3,
             "served_models": [
-                {"model_id": "qwen3", "roles": ["reviewer", "planner"], "state": "LOADING"},
+                {
+                    "model_id": "qwen3",
+                    "roles": ["reviewer", "planner"],
+                    "state": "READY",
+                    "slots": 4,
+                    "slots_busy": 3,
+                    "max_context": 8192,
+                    "in_flight": 1,
+                },
                 {"model_id": "m", "roles": ["r"], "state": "FATAL", "detail": "exit\x1b code 1"},
+                {"model_id": "plain", "roles": ["r"], "state": None, "in_flight": 2},
+            ],
+            "devices": [
+                {
+                    "id": "GPU-1",
+                    "name": "Tesla P40",
+                    "memory_used_bytes": 3 * 2**29,
+                    "memory_total_bytes": 24 * 2**30,
+                    "utilization_ratio": 0.42,
+                    "temperature_celsius": 61,
+                    "power_watts": 180.4,
+                },
+                {"id": "cpu", "name": "CPU"},
             ],
         }
     ],
@@ -80,9 +101,17 @@ async def test_tables_say_what_is_in_and_why_the_rest_is_out(run_beside, gateway
         "BACKEND     URL                    STATE      DETAIL  IN FLIGHT\n"
         "writer/gpu  http://127.0.0.1:8012  reachable          1 of 4\n"
         "\n"
-        "NODE  URL                    STATE       DETAIL                 HEARD  MODELS\n"
-        "box   http://10.0.0.12:8014  node_stale  not heard of for 42 s  42 s   "
-        "qwen3=reviewer,planner (LOADING) m=r (FATAL: exit\\x1b code 1)\n"
+        "NODE  URL                    STATE       DETAIL                 HEARD\n"
+        "box   http://10.0.0.12:8014  node_stale  not heard of for 42 s  42 s\n"
+        "\n"
+        "MODEL  NODE  ROLES             STATE  DETAIL           IN FLIGHT  CONTEXT\n"
+        "qwen3  box   reviewer,planner  READY                   3 of 4     8192\n"
+        "m      box   r                 FATAL  exit\\x1b code 1\n"
+        "plain  box   r                                         2\n"
+        "\n"
+        "DEVICE  NODE  NAME       MEMORY USED  MEMORY    UTILIZATION  TEMPERATURE  POWER\n"
+        "GPU-1   box   Tesla P40  1.5 GiB      24.0 GiB  42 %         61 C         180 W\n"
+        "cpu     box   CPU\n"
     )
 
 
@@ -131,7 +160,8 @@ def test_no_gateway_there_is_an_error_with_a_hint(run):
 async def test_answers_of_an_odd_shape_are_shown_as_far_as_they_go(
     run_beside, gateway: FakeGateway
 ):
-    odd = {"data": [{"id": 3}, 7], "nodes": [{"age_s": "x"}], "backends": None, "rolemesh": None}
+    node = {"age_s": "x", "served_models": [{}], "devices": [{"power_watts": "x"}]}
+    odd = {"data": [{"id": 3}, 7], "nodes": [node], "backends": None, "rolemesh": None}
     gateway.answer = lambda method, path: web.json_response(odd)
     done = await run_beside("status", "--gateway", gateway.url)
     assert done.code == 0
