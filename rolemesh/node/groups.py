@@ -20,8 +20,9 @@ SIGTERM = 15  # the module `signal` builds enums: 0.8 MB in the guardian
 SIGKILL = 9
 
 _POLL_S = 0.05
-# Somebody may have been forked while /proc was read: nobody is left when two looks say so.
-_LOOKS = 2
+_EXEC_POLL_S = 0.002
+_EXEC_LOOKS = 25
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 
 
 class Entry:
@@ -102,7 +103,7 @@ class Family:
 def carries(pid: int, marker: bytes) -> bool:
     """Whether its environment has a marker that begins so. Only our own user's can be read."""
     variable = MARKER.encode() + b"=" + marker
-    environment = _read(f"/proc/{pid}/environ")
+    environment = _environment(pid)
     return environment.startswith(variable) or b"\0" + variable in environment
 
 
@@ -119,9 +120,13 @@ def send(pid: int, number: int) -> None:
         pass
 
 
-def end(family: Family, patience_s: float, give_up_s: float) -> tuple[set[int], set[int]]:
+def end(
+    family: Family, patience_s: float, give_up_s: float, looks: int = 2
+) -> tuple[set[int], set[int]]:
     """SIGTERM to each of it once, SIGKILL to those that are left after `patience_s`. Returns who
-    was found, and who of them is left after `give_up_s`."""
+    was found, and who of them is left after `give_up_s`.
+
+    Somebody may be forked while /proc is read: nobody is left when several `looks` say so."""
     begun = time.monotonic()
     asked: set[int] = set()
     empty = 0
@@ -129,7 +134,7 @@ def end(family: Family, patience_s: float, give_up_s: float) -> tuple[set[int], 
         left = family.living(table())
         waited_s = time.monotonic() - begun
         empty = 0 if left else empty + 1
-        if empty >= _LOOKS or waited_s >= give_up_s:
+        if empty >= looks or waited_s >= give_up_s:
             return asked, left
         killing = waited_s >= patience_s
         for pid in left if killing else left - asked:
@@ -140,11 +145,36 @@ def end(family: Family, patience_s: float, give_up_s: float) -> tuple[set[int], 
 
 def _work(pid: int) -> int:
     stat = _read(f"/proc/{pid}/stat")
-    fields = stat[stat.rfind(b")") + 2 :].split()
+    if not stat:
+        return 0
+    fields = stat[stat.rindex(b")") + 2 :].split()
     # proc_pid_stat(5): minflt, majflt, rss; proc_pid_io(5): rchar.
-    pages = sum(int(fields[index]) for index in (7, 9, 21)) if fields else 0
-    io = _read(f"/proc/{pid}/io").split()
-    return pages + (int(io[1]) if io else 0)
+    io = (_read(f"/proc/{pid}/io") or b"rchar: 0").split()
+    return sum(int(fields[index]) for index in (7, 9, 21)) + int(io[1])
+
+
+def _environment(pid: int) -> bytes:
+    """In the middle of an exec a process has none, or the first part of its old one, for a moment;
+    a busy machine draws it out."""
+    environment: bytes | None = b""
+    for _ in range(_EXEC_LOOKS):
+        environment = _read(f"/proc/{pid}/environ")
+        if environment is None or len(environment) == _environment_size(pid):
+            break
+        time.sleep(_EXEC_POLL_S)
+    return environment or b""
+
+
+def _environment_size(pid: int) -> int:
+    """In bytes; -1: there will be one in a moment."""
+    stat = _read(f"/proc/{pid}/stat")
+    if not stat:
+        return 0
+    # proc_pid_stat(5): state, flags, env_start, env_end.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    if fields[0] in b"ZXx" or int(fields[6]) & _KERNEL_THREAD:
+        return 0
+    return int(fields[48]) - int(fields[47]) if fields[48] != b"0" else -1
 
 
 def _add_descendants(found: set[int], processes: Mapping[int, Entry]) -> None:
@@ -154,10 +184,10 @@ def _add_descendants(found: set[int], processes: Mapping[int, Entry]) -> None:
         found |= more
 
 
-def _read(path: str) -> bytes:
-    """Nothing, where the process has ended meanwhile or is another user's."""
+def _read(path: str) -> bytes | None:
+    """None where the process has ended meanwhile or is another user's."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.readall()
     except OSError:
-        return b""
+        return None

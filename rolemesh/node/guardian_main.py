@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Everything is gone 5 s after the node: SIGKILL comes well before.
 PATIENCE_S = 2.0
 GIVE_UP_S = 60.0
+# A child between its fork and its exec has the node's environment: it is given a moment.
+LOOKS = 5
 
 Watched = dict[str, tuple[int, int]]
 
@@ -46,7 +48,8 @@ def main() -> None:
     # What the markers of this node's children begin with: some may have been forked, but not told.
     prefix, since = sys.argv[1:]
     children = watched(sys.stdin).values()
-    groups.end(groups.Family(children, prefix, since=int(since)), PATIENCE_S, GIVE_UP_S)
+    family = groups.Family(children, prefix, since=int(since))
+    groups.end(family, PATIENCE_S, GIVE_UP_S, LOOKS)
 
 
 if __name__ == "__main__":

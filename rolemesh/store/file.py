@@ -94,7 +94,7 @@ class StateFile:
                     f"the state file {self.path} is in use by another process: stop that one, or"
                     " give this one a state_path of its own"
                 ) from error
-            log.warning("%s cannot be locked (%s): what is registered may be lost at the next"
+            log.warning("%s cannot be locked (%s): what it would hold may be lost at the next"
                         " start", self.path, error.strerror)  # fmt: skip
 
     def read(self) -> dict[str, Any] | None:
@@ -190,7 +190,7 @@ class StateFile:
         """Once, until a write succeeds: a full disk would otherwise fill the log, too."""
         if not self._warned:
             self._warned = True
-            log.warning("the state file %s cannot be written (%s): what is registered would be"
+            log.warning("the state file %s cannot be written (%s): what it would hold will be"
                         " lost at the next start", self.path, error.strerror)  # fmt: skip
 
     def _read(self) -> bytes:

@@ -16,6 +16,7 @@ from rolemesh.node.groups import Entry
 from tests.node.wrappers import until
 
 NOBODY = "no marker is this"
+HOUSE = f"house-{os.getpid()}."  # the tests may run twice on one machine
 
 
 def stat(
@@ -27,7 +28,7 @@ def stat(
 
 @pytest.fixture
 def marked() -> Iterator[subprocess.Popen[bytes]]:
-    env = {**os.environ, groups.MARKER: "house.1.12."}
+    env = {**os.environ, groups.MARKER: f"{HOUSE}1.12."}
     with subprocess.Popen(["sleep", "1000"], env=env) as process:
         yield process
         process.kill()
@@ -83,25 +84,39 @@ def test_neither_the_first_process_nor_ourselves_are_ever_among_them() -> None:
     assert groups.Family([(10, 5)], NOBODY).living(table) == {11}
 
 
-async def test_the_marker_is_found_by_its_beginning(marked: subprocess.Popen[bytes]) -> None:
-    await until(lambda: groups.carries(marked.pid, b"house.1.12."))  # until the exec
-    assert groups.carries(marked.pid, b"house.")
-    assert not groups.carries(marked.pid, b"house.1.1.")
-    assert not groups.carries(marked.pid, b"ouse.1.12.")
-    found = groups.Family([], "house.").living(groups.table())
+def test_the_marker_is_found_by_its_beginning(marked: subprocess.Popen[bytes]) -> None:
+    house = HOUSE.encode()
+    assert groups.carries(marked.pid, house)
+    assert groups.carries(marked.pid, house + b"1.12.")
+    assert not groups.carries(marked.pid, house + b"1.1.")
+    assert not groups.carries(marked.pid, house[1:])
+    found = groups.Family([], HOUSE).living(groups.table())
     assert marked.pid in found
 
 
-async def test_what_started_before_the_child_carries_nobodys_marker(
+def test_what_started_before_the_child_carries_nobodys_marker(
     marked: subprocess.Popen[bytes],
 ) -> None:
-    await until(lambda: groups.carries(marked.pid, b"house."))
     itself = groups.entry(marked.pid)
     assert itself is not None
-    assert groups.Family([], "house.", since=itself.started_at).living(groups.table()) == {
-        marked.pid
-    }
-    assert groups.Family([], "house.", since=itself.started_at + 1).living(groups.table()) == set()
+    assert groups.Family([], HOUSE, since=itself.started_at).living(groups.table()) == {marked.pid}
+    assert groups.Family([], HOUSE, since=itself.started_at + 1).living(groups.table()) == set()
+
+
+def test_a_process_in_the_middle_of_an_exec_keeps_its_marker() -> None:
+    """It has no environment for a moment then, which is not to be taken for one without marker."""
+    again = "os.execv(sys.executable, [sys.executable, *'-I -S -c'.split(), sys.argv[2], "
+    again += "str(int(sys.argv[1]) - 1), sys.argv[2]])"
+    text = f"import os, sys; {again} if int(sys.argv[1]) else (print(flush=True), input())"
+    env = {**os.environ, groups.MARKER: f"{HOUSE}2."}
+    argv = [sys.executable, "-I", "-S", "-c", text, "15", text]
+    with subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        while not process.stdout.read():
+            assert groups.carries(process.pid, f"{HOUSE}2.".encode())
+        process.communicate(b"\n")
+    assert process.returncode == 0
 
 
 def test_a_process_that_is_not_there_says_nothing() -> None:

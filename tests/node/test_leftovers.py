@@ -16,7 +16,9 @@ from rolemesh.node.state import ChildRecord
 from tests.node import wrappers
 from tests.node.wrappers import WRAPPERS, living, noted, until
 
-OWNER, SIBLING = "house", "house-next-door"
+# This run's own: the tests may run twice on one machine.
+OWNER = f"house-{os.getpid()}"
+SIBLING = f"{OWNER}-next-door"
 
 
 class Street:
@@ -66,8 +68,8 @@ async def test_neither_a_sibling_s_child_nor_a_pid_given_out_anew_is_touched(
     street: Street,
 ) -> None:
     sibling = await street.start("waits for a child", f"{SIBLING}.old.1.")
-    another = ChildRecord(sibling.pid, sibling.started_at - 1, "house.old.1.", "tiny")
-    nobody = ChildRecord(2**22 + 1, 7, "house.old.2.", "tiny")
+    another = ChildRecord(sibling.pid, sibling.started_at - 1, f"{OWNER}.old.1.", "tiny")
+    nobody = ChildRecord(2**22 + 1, 7, f"{OWNER}.old.2.", "tiny")
     assert await leftovers.end([another, nobody], OWNER) == ()
     assert len(living(street.pids)) == 2
 
