@@ -112,8 +112,10 @@ def test_it_keeps_running_and_the_lines_to_try_work(running: Demo) -> None:
         listed = [model["id"] for model in json.load(response)["data"]]
     assert sorted(listed) == ["planner", "writer"]
     connection.close()
-    told = tried(running, r"ROLE_MESH_ADMIN_KEY=.*\n.* status --gateway \S+")
-    assert re.search(r"writer-tiny +demo +writer +READY", told), told
+    status = r"ROLE_MESH_ADMIN_KEY=.*\n.* status --gateway \S+"
+    ready = re.compile(r"writer-tiny +demo +writer +READY")
+    # The gateway may hear of it a second later.
+    until(lambda: bool(ready.search(tried(running, status))), "the writer's model is READY")
     assert running.end(signal.SIGINT) == 0
     assert alive(family) == set()
     assert not any(running.folder.iterdir())
