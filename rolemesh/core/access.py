@@ -94,7 +94,7 @@ def admit_admin(keys: Keyring, presented: str | None, peer: Peer, trusted_proxie
     if _is_direct(peer, trusted_proxies):
         return LOOPBACK
     raise InvalidApiKey(
-        "No key of this kind is configured, so only direct requests from the gateway's own host"
+        "No key of this kind is configured, so only direct requests from the server's own host"
         " are served: configure a key."
     )
 

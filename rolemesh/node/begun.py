@@ -55,6 +55,8 @@ def error_event_of(status: int, body: bytes, path: str) -> bytes:
     except (msgspec.DecodeError, RecursionError):
         told = None
     if isinstance(told, dict) and "error" in told:
+        if openai.is_anthropic(path):
+            told = {"type": "error", **told}
         return openai.named_event(msgspec.json.encode(told), path)
     error = UpstreamError(f"The server answered with HTTP {status} where a stream was asked for.")
     return openai.error_event(error, path)

@@ -22,8 +22,11 @@ async def collect(exchange: Exchange, path: str) -> Assembled:
     collector = Collector(path)
     # Whether it is whole the assembler knows best: an error event ends a stream without `[DONE]`.
     ended = exchange.relay(collector, b"", EventSplitter(), needs_done=False)
-    if ended is not None:
-        await ended
+    try:
+        if ended is not None:
+            await ended
+    finally:
+        del ended  # it holds what it raised, and that this frame
     return collector.whole()
 
 

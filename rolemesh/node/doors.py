@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from rolemesh.core import access
 from rolemesh.core.types import Caller
-from rolemesh.errors import InvalidApiKey
 from rolemesh.node.live import Live
 from rolemesh.server.inbound import Inbound
 from rolemesh.server.peer import client_key, peer_of
@@ -17,11 +16,9 @@ from rolemesh.server.request import once
 def caller(live: Live, inbound: Inbound) -> Caller:
     """One who may ask for models. Raises InvalidApiKey."""
     key = once(inbound.request, client_key)
-    if key is None:
-        return operator(live, inbound)
-    found = live.gateways.find(key) or live.operators.find(key)
+    found = None if key is None else live.gateways.find(key)
     if found is None:
-        raise InvalidApiKey("The API key is missing or wrong.")
+        return operator(live, inbound)
     inbound.line.caller = found.name
     return found
 

@@ -90,9 +90,11 @@ class Figures:
         return read
 
     def _read_states(self) -> Iterator[tuple[tuple[str, str, str], float]]:
-        """Every state, so that one that was left is 0 and not gone."""
+        """Every state, so that one that was left is 0 and not gone. A model that may be anywhere
+        is nowhere while it is not loaded."""
         for charge in self._supervisor.charges.values():
-            device = ",".join(map(self._label, charge.devices))
+            devices = charge.devices or charge.model.devices or ()
+            device = ",".join(map(self._label, devices))
             for state in State:
                 labels = (device, charge.model_id, state.value)
                 yield labels, float(charge.child.state is state)

@@ -76,12 +76,14 @@ class Forward:
         pools: Pools,
         metrics: Metrics,
         draining: Callable[[], bool],
+        comment_s: float = COMMENT_S,
     ) -> None:
         self._live = live
         self._supervisor = supervisor
         self._pools = pools
         self._metrics = metrics
         self._draining = draining
+        self._comment_s = comment_s
 
     async def serve(self, inbound: Inbound) -> None:
         """Handler of the model paths. Raises RoleMeshError when there is no answer to relay."""
@@ -97,7 +99,7 @@ class Forward:
         try:
             worked = await self._ask(call)
         except Broken as broken:
-            worked = False
+            worked = None if broken.reason is Reason.NO_DESCRIPTORS else False
             raise _failed(call.charge.model_id, broken) from None
         except UpstreamError:
             worked = False
@@ -131,7 +133,7 @@ class Forward:
         queue_s = call.live.config.timeouts.queue_s
         waiting = asyncio.create_task(self._supervisor.acquire(call.charge, queue_s))
         try:
-            while not (await asyncio.wait({waiting}, timeout=COMMENT_S))[0]:
+            while not (await asyncio.wait({waiting}, timeout=self._comment_s))[0]:
                 if call.streams:
                     self._comment(call)
             await waiting

@@ -24,7 +24,7 @@ def device(each: Device, gpus: Gpus, charges: Sequence[Charge]) -> dict[str, Any
 
 
 def child(charge: Charge, now: float) -> dict[str, Any]:
-    """`uptime_s` of a child that runs, since it came into its state."""
+    """`since_s`: how long it has been in its state; `uptime_s`: how long its process has run."""
     run, state = charge.run, charge.child.state
     facts = None if run is None else run.facts
     return {

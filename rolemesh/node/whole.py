@@ -50,6 +50,9 @@ async def whole_body(exchange: Exchange, max_bytes: int) -> bytes:
     """Waits for the end of the answer. Raises Broken."""
     whole = Whole(max_bytes)
     ended = exchange.relay(whole, b"", None, needs_done=False)
-    if ended is not None:
-        await ended
+    try:
+        if ended is not None:
+            await ended
+    finally:
+        del ended  # it holds what it raised, and that this frame
     return whole.body
