@@ -123,11 +123,11 @@ class StreamedChat:
 
     def rest(self) -> bytes:
         """What is left of the answer. Raises Truncated when it has no end."""
-        assert self.head
+        assert self.head.status == 200, self.head
         return b"".join(self._pieces)
 
     def pieces(self) -> Iterator[bytes]:
-        assert self.head
+        assert self.head.status == 200, self.head
         return self._pieces
 
 

@@ -41,8 +41,8 @@ class Model:
 
 @frozen
 class Seat:
-    """`devices`: what its child holds. `since`: when it came into its state. `leaving`: an operator
-    wants it out."""
+    """`devices`: what its child holds. `since`: when it came into its state. `leaving`: it does not
+    come back from DRAINING, whoever wants it."""
 
     model: Model
     state: State = State.STOPPED
@@ -121,13 +121,11 @@ class _Round:
             self.refused[want.model_id] = place
             return
         is_first = self._claim(place, want.model_id)
-        holders = {
-            self.holders[device].model.model_id for device in place if device in self.holders
-        }
+        holders = {self.holders[device] for device in place if device in self.holders}
         if not holders and is_first:
             self.starts[want.model_id] = place
-        for model_id in holders:
-            self._make_room(self.seats[model_id], want)
+        for seat in holders:
+            self._make_room(seat, want)
 
     def preload(self, model_id: str) -> None:
         seat = self.seats[model_id]

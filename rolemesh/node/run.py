@@ -80,7 +80,7 @@ class Run:
         self,
         launch: Launch,
         equipment: Equipment,
-        tell: Callable[[Event], None],
+        tell: Callable[[Run, Event], None],
         busy: Callable[[], bool],
     ) -> None:
         self.launch = launch
@@ -95,11 +95,17 @@ class Run:
         self._began_at = self._loop.time()
         self._ending = False
         self._killed = False
+        self._why: str | None = None  # it was ended, where its own words do not tell
         self._task = asyncio.create_task(self._live(), name=f"run: {launch.section.model_id}")
 
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
+
+    @property
+    def has_exited(self) -> bool:
+        """The process, at least; others of it may be there still."""
+        return self._process is not None and self._process.exited.done()
 
     def uptime_s(self, now: float) -> float:
         return round(now - self._began_at, 1)
@@ -125,11 +131,11 @@ class Run:
             log.exception("the run of %s failed", self.launch.section.model_id)
             reason = f"the node could not start it: {type(error).__name__}"
         if reason is not None:
-            self._tell(Exited(reason) if self._ending else Impossible(reason))
+            self._tell(self, Exited(reason) if self._ending else Impossible(reason))
             return
         process = self._process
         if process is None:
-            self._tell(Exited("stopped before it had begun"))
+            self._tell(self, Exited("stopped before it had begun"))
             return
         watch = asyncio.create_task(self._look_after(process))
         code = await process.exited
@@ -137,7 +143,7 @@ class Run:
         await asyncio.wait({watch})
         await process.gone()
         await self._equipment.state.child_ended(process.pid)
-        self._tell(Exited(self._reason(code)))
+        self._tell(self, Exited(self._reason(code)))
 
     async def _begin(self) -> str | None:
         """Starts the process, unless there is no need any more. Returns why it is impossible."""
@@ -201,24 +207,24 @@ class Run:
         while True:
             health = await asker.health(backend)
             if health is not Health.REFUSED and not await self._is_ours(process, self.port):
-                log.error("port %d of %s is held by another program", self.port, backend.label)
+                self._why = f"port {self.port} is held by another program"
                 process.kill()
                 return False
             if health is Health.READY:
                 self.facts = await asker.facts(backend, self.launch.section)
                 if not process.exited.done():
-                    self._tell(Answered())
+                    self._tell(self, Answered())
                 return True
             now = self._loop.time()
             if health is not seen:
                 seen = health
-                self._tell(Moved())
+                self._tell(self, Moved())
             elif now >= next_move:
                 next_move = now + MOVES_EVERY_S
                 moves = process.last_output_at, await asyncio.to_thread(process.work)
                 if moves != moved_at:
                     moved_at = moves
-                    self._tell(Moved())
+                    self._tell(self, Moved())
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_LOOK_S, pause_s * 1.5)
 
@@ -244,7 +250,7 @@ class Run:
                 if done is not None and done != work:
                     work, moved_at = done, now
                 elif now - moved_at >= self.launch.stuck_s:
-                    self._tell(Sick(f"busy for {now - moved_at:.0f} s without a token"))
+                    self._tell(self, Sick(f"busy for {now - moved_at:.0f} s without a token"))
                     return
                 continue
             moved_at = now
@@ -254,10 +260,12 @@ class Run:
             healthy = await asker.health(backend) is Health.READY
             unanswered = 0 if healthy else unanswered + 1
             if unanswered >= SICK_AFTER:
-                self._tell(Sick("it runs and does not answer"))
+                self._tell(self, Sick("it runs and does not answer"))
                 return
 
     def _reason(self, code: int) -> str:
+        if self._why is not None:
+            return self._why
         said = self._equipment.log_of(self.launch.section.model_id).last_words(REASON_LINES)
         lines = [line.strip() for line in said if line.strip()]
         return ": ".join([how(code), *([" | ".join(lines)] if lines else [])])[:MAX_REASON]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define, evolve, field
@@ -47,7 +48,9 @@ log = logging.getLogger("rolemesh.node")
 MAX_FAILED_REQUESTS = 5  # in a row: it answers its probe, and nothing else
 KILLED_S = 5.0
 SHORTEST_S = 0.001
+GONE = "it is not configured any more"
 _AT_REST = frozenset({State.STOPPED, State.FATAL})
+_LOADED = frozenset({State.STARTING, State.READY, State.BACKOFF})  # or as good as
 
 
 @define(eq=False)
@@ -61,8 +64,8 @@ class Waiter:
 
 @define(eq=False)
 class Charge:
-    """A configured model. `loaded_s`: what its last load took; `leaving`: an operator wants it
-    out; `outdated`: its configuration has changed or gone."""
+    """A configured model. `loaded_s`: what its last load took; `leaving`: how many operators want
+    it out; `outdated`: what runs is not what is configured any more."""
 
     section: ModelSection
     model: placement.Model
@@ -73,7 +76,7 @@ class Charge:
     last_used: float = 0.0
     failed_requests: int = 0
     loaded_s: float | None = None
-    leaving: bool = False
+    leaving: int = 0
     outdated: bool = False
     waiters: list[Waiter] = field(factory=list)
 
@@ -83,7 +86,8 @@ class Charge:
 
     @property
     def is_ready(self) -> bool:
-        return self.child.state is State.READY
+        """Not when its process has just ended, either: what is left of it is on its way out."""
+        return self.child.state is State.READY and self.run is not None and not self.run.has_exited
 
     @property
     def facts(self) -> Facts:
@@ -94,7 +98,7 @@ class Charge:
         child = self.child
         return Seat(
             self.model, child.state, self.devices, child.since, self.in_flight, self.last_used,
-            self.leaving or self.outdated,
+            self.leaving > 0 or self.outdated,
         )  # fmt: skip
 
 
@@ -148,7 +152,7 @@ class Supervisor:
         known = {device.id for device in wishes.devices}
         for charge in self.charges.values():
             if not known.issuperset(charge.devices):
-                self._stop(charge)
+                self._replace(charge)
         if first:
             log.info("devices: %s", ", ".join(device.id for device in wishes.devices) or "none")
         self._soon()
@@ -179,7 +183,7 @@ class Supervisor:
 
     def take(self, charge: Charge) -> bool:
         """Whether it is ready: then it is the caller's until `release`."""
-        if charge.child.state is not State.READY:
+        if not charge.is_ready:
             return False
         charge.in_flight += 1
         return True
@@ -199,7 +203,8 @@ class Supervisor:
             charge.failed_requests = 0 if worked else charge.failed_requests + 1
         if charge.failed_requests >= MAX_FAILED_REQUESTS:
             charge.failed_requests = 0
-            self._feed(charge, Sick(f"{MAX_FAILED_REQUESTS} requests in a row failed"))
+            if charge.run is not None and not charge.run.has_exited:
+                self._feed(charge, Sick(f"{MAX_FAILED_REQUESTS} requests in a row failed"))
         if not charge.in_flight:
             if charge.child.state is State.DRAINING:
                 self._feed(charge, Drained())
@@ -209,7 +214,6 @@ class Supervisor:
 
     async def load(self, charge: Charge, wait_s: float) -> None:
         """Load it now and wait until it is ready. Raises NoAvailableBackend."""
-        charge.leaving = False
         if self.take(charge):
             self.release(charge, worked=None)
             return
@@ -217,16 +221,15 @@ class Supervisor:
         self.release(charge, worked=None)
 
     async def unload(self, charge: Charge) -> None:
-        """Finish its requests, end its child, and wait for that."""
-        charge.leaving = True
+        """Finish its requests, end its child, and wait for that. Requests that wait for it are not
+        refused: it is loaded again for them."""
+        charge.leaving += 1
         try:
             self._stop(charge)
-            while charge.devices:
-                run = charge.run
-                await (asyncio.sleep(0.05) if run is None else run.ended())
-                await asyncio.sleep(0)
+            if charge.run is not None:
+                await charge.run.ended()
         finally:
-            charge.leaving = False
+            charge.leaving -= 1
             self._soon()
 
     async def close(self) -> None:
@@ -284,11 +287,14 @@ class Supervisor:
                 self._soon()
             elif not granted and _is_granted(waiter.ready):  # in the very moment it left
                 self.release(charge, worked=None)
+            del waiter  # it holds what it raised, and that this frame
 
     def _hopeless(self, charge: Charge, now: float, *, forced: bool) -> str | None:
         """Why there is no use in waiting."""
         if self._closed:
             return "the node is shutting down"
+        if self.charges.get(charge.model_id) is not charge:
+            return GONE
         if not forced and not charge.child.may_retry(now):
             return charge.child.reason or "it failed"
         return None
@@ -322,6 +328,8 @@ class Supervisor:
         for charge in self._everyone:
             if charge.child.until is not None and now >= charge.child.until:
                 self._feed(charge, Tick())
+            if charge.child.state is State.BACKOFF and any(each.forced for each in charge.waiters):
+                self._feed(charge, Load())
         decision = self._decide(now)
         for model_id, reason in decision.refused.items():
             self._fail_waiters(self.charges[model_id], reason)
@@ -356,7 +364,7 @@ class Supervisor:
         self._preloads = [
             model_id
             for model_id in self._preloads
-            if model_id in self.charges and self.charges[model_id].child.state is State.STOPPED
+            if model_id in self.charges and self.charges[model_id].child.state not in _LOADED
         ]
         return placement.decide(seats, wants, self._preloads, self._auto_devices, now)
 
@@ -406,19 +414,21 @@ class Supervisor:
             charge.section, wishes.llama, devices, tuple(wishes.devices), wishes.stuck_s
         )
         charge.failed_requests = 0
-        run: Run | None = None
+        charge.run = Run(
+            launch, self._equipment, partial(self._heard, charge), lambda: charge.in_flight > 0
+        )
 
-        def tell(event: Event) -> None:
-            if charge.run is run:
-                self._feed(charge, event)
-
-        run = charge.run = Run(launch, self._equipment, tell, lambda: charge.in_flight > 0)
+    def _heard(self, charge: Charge, run: Run, event: Event) -> None:
+        """What a run tells when the child has got another one, or none, is not news."""
+        if charge.run is run:
+            self._feed(charge, event)
 
     def _entered(self, charge: Charge, before: Child) -> None:
         child = charge.child
         self._log(charge, before)
         if child.state in _AT_REST:
-            charge.devices = ()
+            charge.devices, charge.outdated = (), False
+            self._leaving.discard(charge)
         if child.state in _AT_REST or child.state is State.BACKOFF:
             charge.run = None
         if child.state is State.READY:
@@ -428,8 +438,6 @@ class Supervisor:
             self._grant(charge)
         elif child.state is State.FATAL:
             self._fail_waiters(charge, child.reason or "it failed")
-        if charge.outdated and child.state in _AT_REST:
-            self._leaving.discard(charge)
         self._soon()
         self._changed()
 
@@ -452,22 +460,27 @@ class Supervisor:
         return Charge(section, _model(section, wishes.devices), child)
 
     def _renew(self, charge: Charge, section: ModelSection, *, same_server: bool) -> None:
-        """A model whose command line would be another one is started anew at its next request."""
+        """A model whose command line would be another one is started anew at its next request, one
+        with `preload` at once."""
         fresh = self._new_charge(section)
         restarts = not same_server or _process_part(charge.section) != _process_part(section)
+        if section.preload and (restarts or not charge.section.preload):
+            self._preloads.append(section.model_id)
         charge.section, charge.model = section, fresh.model
         charge.child = evolve(charge.child, limits=fresh.child.limits)
-        if restarts and charge.child.state is State.FATAL:
-            self._feed(charge, Stop())
-        elif restarts:
-            self._stop(charge)
+        if restarts:
+            self._replace(charge)
 
     def _part_with(self, charge: Charge) -> None:
-        charge.outdated = True
-        self._fail_waiters(charge, "it is not configured any more")
+        self._fail_waiters(charge, GONE)
         if charge.child.state not in _AT_REST:
             self._leaving.add(charge)
-            self._stop(charge)
+            self._replace(charge)
+
+    def _replace(self, charge: Charge) -> None:
+        """What runs has to end, once its requests have; what was FATAL may be tried again."""
+        charge.outdated = charge.child.state not in _AT_REST
+        self._stop(charge)
 
 
 def _is_granted(ready: asyncio.Future[None]) -> bool:

@@ -143,6 +143,12 @@ def test_a_model_that_an_operator_wants_out_does_not_stay() -> None:
     assert not decided(draining, wants={"b": 100}).resumes
 
 
+def test_who_leaves_for_good_is_waited_for_under_whatever_name() -> None:
+    gone = Seat(B, State.DRAINING, ("g0",), in_flight=1, leaving=True)
+    seats = {"a": stopped(A), "b (no longer configured)": gone}
+    assert decide(seats, [Want("a", 99.0)], (), ("g0",), 100.0) == Decision()
+
+
 def test_an_idle_model_is_unloaded_when_its_time_is_over() -> None:
     model = evolve(A, idle_unload_s=30.0)
     assert decided(ready(model, "g0", last_used=80.0)).look_again_at == 110.0
