@@ -11,7 +11,7 @@ PACKAGE_FILES := setup.cfg pyproject.toml
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/.demo-installed  ## two real llama.cpp servers, a gateway, an answer from each
+demo: $(VENV)/.demo-installed  ## a gateway, a node that switches between two tiny models, an answer from each
 	@$(BIN)/rolemesh demo
 
 # The first run is under python -O, and without the fast lane.

@@ -20,14 +20,22 @@ from rolemesh.cli import rolemesh
 from rolemesh.config.files import Sources
 from rolemesh.config.load import load_gateway, load_node
 from rolemesh.config.schema_gateway import GatewayFile
-from rolemesh.config.schema_node import NodeFile
+from rolemesh.config.schema_node import ModelSection, NodeFile
 from rolemesh.config.shape import Choice, Items, Named, Section, Shape, section_of
+from rolemesh.core import placement
+from rolemesh.core.devices import CPU
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
-from rolemesh.gateway.routes import add_routes
+from rolemesh.core.lifecycle import Child, State
+from rolemesh.core.types import ModelState
+from rolemesh.gateway.routes import add_routes as add_gateway_routes
+from rolemesh.node import figures, view
+from rolemesh.node.routes import add_routes as add_node_routes
+from rolemesh.node.supervisor import Charge
 from rolemesh.server.logformat import AccessLine
 from rolemesh.server.metrics import SCRAPED, Metrics
 from rolemesh.server.router import Router
+from rolemesh.wire.openai import MODEL_PATHS
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -106,6 +114,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 def test_every_example_of_a_configuration_loads(block: Block, tmp_path: Path) -> None:
     """Laid over a base with keys, so that a fragment may leave out what it is not about."""
     text = block.text.replace("/etc/rolemesh/", f"{tmp_path}/")
+    text = text.replace("_file: keys/", f"_file: {tmp_path}/")  # beside the file
     env = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "a-long-key-of-its-own")
     env["CREDENTIALS_DIRECTORY"] = str(tmp_path)
     for number, name in enumerate(env):
@@ -178,9 +187,10 @@ def test_every_key_of_a_nodes_configuration_is_documented(key: str) -> None:
 
 
 def metrics() -> list[str]:
-    """`name{label,...}`, as the document writes them."""
+    """`name{label,...}`, as the document writes them; of gateway and node."""
     told = Metrics().registry.collect()
-    shown = [f"rolemesh_{one.name}{{{','.join(one.labels)}}}" for one in SCRAPED]
+    scraped = dict.fromkeys((*SCRAPED, *figures.SCRAPED))
+    shown = [f"rolemesh_{one.name}{{{','.join(one.labels)}}}" for one in scraped]
     shown += [one.name for one in told if one.name.startswith("rolemesh_")]
     return [name.replace("{}", "") for name in shown]
 
@@ -221,20 +231,61 @@ def test_every_phase_in_which_a_client_may_leave_is_documented() -> None:
     assert {phase for phase in phases if f"`{phase}`" not in doc("metrics.md")} == set()
 
 
-def routes() -> list[tuple[str, str]]:
+Route = tuple[str, str]
+
+
+def routes() -> list[Route]:
     router = Router()
-    add_routes(router, *(Mock() for _ in range(4)))
+    add_gateway_routes(router, *(Mock() for _ in range(4)))
+    return _shown(router)
+
+
+def node_routes() -> list[Route]:
+    router = Router()
+    add_node_routes(router, Mock(), Mock(), Mock())
+    return _shown(router)
+
+
+def _shown(router: Router) -> list[Route]:
     return [(method, path.replace(":path}", "}")) for method, path in router.routes]
 
 
-@pytest.mark.parametrize(("method", "path"), routes())
-def test_every_route_is_documented(method: str, path: str) -> None:
-    assert f"| {method} `{path}` |" in doc("http-api.md")
+def documented_routes() -> tuple[set[Route], set[Route]]:
+    """The gateway's, and the node's own table."""
+    gateway, node = doc("http-api.md").split("## A node's HTTP")
+    return _rows(gateway), _rows(node)
 
 
-def test_no_route_is_documented_that_does_not_exist() -> None:
-    documented = re.findall(r"^\| ([A-Z]+) `(/[^`]*)` \|", doc("http-api.md"), re.MULTILINE)
-    assert set(documented) <= set(routes())
+def _rows(text: str) -> set[Route]:
+    return set(re.findall(r"^\| ([A-Z]+) `(/[^`]*)` \|", text, re.MULTILINE))
+
+
+def test_every_route_is_documented_and_no_other() -> None:
+    assert documented_routes()[0] == set(routes())
+
+
+def test_every_route_of_a_node_is_documented_and_no_other() -> None:
+    models = {("POST", path) for path in MODEL_PATHS}  # "every POST path of the gateway"
+    assert models <= set(routes())
+    assert documented_routes()[1] == set(node_routes()) - models
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.value)
+def test_every_state_of_a_model_is_documented(state: State) -> None:
+    assert f"| `{state.value}` |" in doc("node.md")
+
+
+@pytest.mark.parametrize("state", ModelState, ids=lambda state: state.value)
+def test_every_state_that_gateways_are_told_is_documented(state: ModelState) -> None:
+    assert f"`{state.value}`" in doc("http-api.md")
+
+
+def test_every_figure_that_a_nodes_operators_see_is_documented() -> None:
+    child = Charge(ModelSection(model_id="m", path="/m", roles=()), placement.Model("m"), Child())
+    gpus = Mock()
+    gpus.figures.return_value = None
+    seen = {*view.child(child, 0.0), *view.device(CPU, gpus, [])}
+    assert {key for key in seen if f'"{key}": ' not in doc("http-api.md")} == set()
 
 
 def classes(base: type[errors.RoleMeshError]) -> Iterator[type[errors.RoleMeshError]]:
