@@ -22,14 +22,16 @@ from rolemesh.config.load import load_gateway, load_node
 from rolemesh.config.schema_gateway import GatewayFile
 from rolemesh.config.schema_node import ModelSection, NodeFile
 from rolemesh.config.shape import Choice, Items, Named, Section, Shape, section_of
-from rolemesh.core import placement
+from rolemesh.core import lifecycle, placement
 from rolemesh.core.devices import CPU
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
-from rolemesh.core.lifecycle import Child, State
 from rolemesh.core.types import ModelState
 from rolemesh.gateway.routes import add_routes as add_gateway_routes
 from rolemesh.node import figures, view
+from rolemesh.node.app import CHECK_EVERY_S
+from rolemesh.node.child_log import LIMIT_BYTES
+from rolemesh.node.forward import COMMENT_S
 from rolemesh.node.routes import add_routes as add_node_routes
 from rolemesh.node.supervisor import Charge
 from rolemesh.server.logformat import AccessLine
@@ -270,9 +272,25 @@ def test_every_route_of_a_node_is_documented_and_no_other() -> None:
     assert documented_routes()[1] == set(node_routes()) - models
 
 
-@pytest.mark.parametrize("state", State, ids=lambda state: state.value)
-def test_every_state_of_a_model_is_documented(state: State) -> None:
+@pytest.mark.parametrize("state", lifecycle.State, ids=lambda state: state.value)
+def test_every_state_of_a_model_is_documented(state: lifecycle.State) -> None:
     assert f"| `{state.value}` |" in doc("node.md")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        f"a pause of {lifecycle.FIRST_BACKOFF_S:g} s that doubles up to"
+        f" {lifecycle.LONGEST_BACKOFF_S:g} s",
+        f"The first request after {lifecycle.FATAL_PAUSE_S:g} s tries it once more",
+        f"it is looked at again every {CHECK_EVERY_S:g} s",
+        f"for {placement.PATIENCE_S:g} s from when the other's first request came",
+        f"a comment (`:`) every {COMMENT_S:g} s once {COMMENT_S:g} s have passed",
+        f"of {LIMIT_BYTES >> 20} MiB, with the one before it as `.log.1`",
+    ],
+)
+def test_what_the_node_counts_is_as_its_page_says(told: str) -> None:
+    assert told in " ".join(doc("node.md").split())
 
 
 @pytest.mark.parametrize("state", ModelState, ids=lambda state: state.value)
@@ -281,7 +299,9 @@ def test_every_state_that_gateways_are_told_is_documented(state: ModelState) -> 
 
 
 def test_every_figure_that_a_nodes_operators_see_is_documented() -> None:
-    child = Charge(ModelSection(model_id="m", path="/m", roles=()), placement.Model("m"), Child())
+    child = Charge(
+        ModelSection(model_id="m", path="/m", roles=()), placement.Model("m"), lifecycle.Child()
+    )
     gpus = Mock()
     gpus.figures.return_value = None
     seen = {*view.child(child, 0.0), *view.device(CPU, gpus, [])}
