@@ -136,7 +136,7 @@ class Gateway:
         nodes = Nodes(self.live, truth, self._slots, self._nodes_changed)
         figures = Figures(self._metrics, self.live, truth, frozenset(MODEL_PATHS))
         add_routes(router, forward, models, nodes, figures)
-        service.serve(router, self._live.config.gateway, figures.ended, MODEL_PATHS)
+        service.serve(router, self._live.config.gateway, figures.ended, MODEL_PATHS, "gateway")
 
     def _open_store(self, configured: str | None) -> None:
         store = StateFile(state_path(configured, "gateway.json", self._env))

@@ -59,7 +59,7 @@ def offers(standings: Iterable[Standing], now: float, *, drained: bool) -> tuple
 def _offer(standing: Standing, now: float, *, drained: bool) -> ServedModel:
     section, child = standing.section, standing.child
     state = _state(child, now)
-    detail = None if state is ModelState.READY else _told(child.reason, section.path)
+    detail = None if state is ModelState.READY else clients_words(child.reason, section.path)
     if drained and state is not ModelState.FATAL:
         state, detail = ModelState.DRAINING, DRAINED
     return ServedModel(
@@ -82,7 +82,7 @@ def _state(child: Child, now: float) -> ModelState:
     return _STATES[child.state]
 
 
-def _told(reason: str | None, path: str) -> str | None:
+def clients_words(reason: str | None, path: str) -> str | None:
     """A reason in one line that clients may see: of a path its last part."""
     if not reason:
         return None

@@ -41,6 +41,7 @@ from rolemesh.core.placement import Decision, Seat, Want
 from rolemesh.errors import ModelNotFound, NoAvailableBackend
 from rolemesh.node import check
 from rolemesh.node.ask import Facts
+from rolemesh.node.offers import clients_words
 from rolemesh.node.run import Equipment, Launch, Run
 
 log = logging.getLogger("rolemesh.node")
@@ -503,7 +504,8 @@ def _model(section: ModelSection, devices: Sequence[Device]) -> placement.Model:
 
 
 def _unavailable(charge: Charge, reason: str) -> NoAvailableBackend:
-    detail = {"model": charge.model_id, "state": charge.child.state.value, "detail": reason}
+    words = clients_words(reason, charge.section.path)
+    detail = {"model": charge.model_id, "state": charge.child.state.value, "detail": words}
     return NoAvailableBackend(
         "The model cannot be served now; error.details says why.",
         retry_after_s=5,

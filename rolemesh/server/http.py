@@ -44,13 +44,12 @@ log = logging.getLogger("rolemesh.http")
 
 SWEEP_S = 1.0
 FLUSH_S = 1.0
-_ERROR_HEADER = (b"X-RoleMesh-Error", b"gateway")
 
 
 class HttpServer:
     """`request_id_header` and `fast_lane` may be changed at any time. `draining`: no new work is
     taken. `ended` is told of every request, when its `line` says all. `lane_paths`: the POST paths
-    of the fast lane."""
+    of the fast lane. `name`: whose the errors that are made here are, in their headers."""
 
     def __init__(
         self,
@@ -58,7 +57,9 @@ class HttpServer:
         request_id_header: str,
         ended: Callable[[Inbound], None],
         lane_paths: Sequence[str],
+        name: str = "gateway",
     ) -> None:
+        self._error_header = (b"X-RoleMesh-Error", name.encode())
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._router = router
@@ -202,7 +203,7 @@ class HttpServer:
             self._break_off(inbound, error)
             return
         line.outcome = _outcome(error)
-        headers = [_ERROR_HEADER]
+        headers = [self._error_header]
         if error.retry_after_s is not None:
             headers.append((b"Retry-After", b"%d" % math.ceil(error.retry_after_s)))
         if isinstance(error, MethodNotAllowed) and error.allow:

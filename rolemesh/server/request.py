@@ -129,7 +129,10 @@ class AiohttpRequest:
             raise too_large(max_bytes)
         content = self._request.content
         if content.is_eof():
-            return content.read_nowait()
+            data = content.read_nowait()
+            if len(data) > max_bytes:  # chunks, that do not tell their length
+                raise too_large(max_bytes)
+            return data
         self._ask_for_body()
         self._connection.body = content
         try:

@@ -68,9 +68,10 @@ class Service:
         section: Section,
         ended: Callable[[Inbound], None],
         lane_paths: Sequence[str],
+        name: str,
     ) -> None:
         """Opens the sockets; nobody is let in before `start`. Raises RoleMeshError."""
-        server = HttpServer(router, section.request_id_header, ended, lane_paths)
+        server = HttpServer(router, section.request_id_header, ended, lane_paths, name)
         server.fast_lane = section.fast_lane
         context = tls_of(section)
         self._listener = Listener(
