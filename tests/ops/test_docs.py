@@ -280,8 +280,8 @@ def test_every_state_of_a_model_is_documented(state: lifecycle.State) -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        f"a pause of {lifecycle.FIRST_BACKOFF_S:g} s that doubles up to"
-        f" {lifecycle.LONGEST_BACKOFF_S:g} s",
+        f"a pause of {lifecycle.FIRST_BACKOFF_S:g} s that doubles",
+        f"doubles up to {lifecycle.LONGEST_BACKOFF_S:g} s",
         f"The first request after {lifecycle.FATAL_PAUSE_S:g} s tries it once more",
         f"it is looked at again every {CHECK_EVERY_S:g} s",
         f"for {placement.PATIENCE_S:g} s from when the other's first request came",
