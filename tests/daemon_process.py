@@ -143,7 +143,11 @@ class DaemonProcess:
         process = self.launch()
         self._reader = threading.Thread(target=self._read_log, args=(process,), daemon=True)
         self._reader.start()
-        line = self.wait_line(lambda line: line.get("message") == "listening", START_S)
+        try:
+            line = self.wait_line(lambda line: line.get("message") == "listening", START_S)
+        except AssertionError:
+            self.kill()
+            raise
         self.address = (str(line.get("host", "127.0.0.1")), int(line["port"]))
         return self
 
