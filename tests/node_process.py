@@ -94,8 +94,7 @@ class StreamedChat:
         self.wire.request(
             "POST", "/v1/chat/completions", headers, chat_body(model_id, stream=True, **fields)
         )
-        self._head: Head | None = None
-        self._pieces: Iterator[bytes] = iter(())
+        self._answer: tuple[Head, Iterator[bytes]] | None = None
 
     def __enter__(self) -> StreamedChat:
         return self
@@ -110,25 +109,27 @@ class StreamedChat:
 
     @property
     def head(self) -> Head:
-        if self._head is None:
-            self._head = self.wire.head()
-            self._pieces = self.wire.pieces(self._head, "POST")
-        return self._head
+        return self._begin()[0]
 
     def begun(self) -> StreamedChat:
         """Until the first piece of the answer is there."""
-        assert self.head.status == 200, self.head
-        next(self._pieces)
+        head, pieces = self._begin()
+        assert head.status == 200, head
+        next(pieces)
         return self
 
     def rest(self) -> bytes:
         """What is left of the answer. Raises Truncated when it has no end."""
-        assert self.head.status == 200, self.head
-        return b"".join(self._pieces)
+        return b"".join(self.pieces())
 
     def pieces(self) -> Iterator[bytes]:
-        assert self.head.status == 200, self.head
-        return self._pieces
+        return self._begin()[1]
+
+    def _begin(self) -> tuple[Head, Iterator[bytes]]:
+        if self._answer is None:
+            head = self.wire.head()
+            self._answer = head, self.wire.pieces(head, "POST")
+        return self._answer
 
 
 def error_of(stream: bytes) -> dict[str, Any] | None:
