@@ -2,8 +2,9 @@
 
 Loopback, port 0, private state. `start` waits for the log's `listening` line; `stop` sends SIGTERM
 and checks what must hold of every daemon: exit code 0, and no traceback or lost task in its log.
-ROLE_MESH_TEST_OVERRIDES (files, os.pathsep between them) is given to every daemon as
-`--config-override`, so that the same tests can run with another setting.
+ROLE_MESH_TEST_OVERRIDES (with os.pathsep between them) are files without their ending: of `x`,
+x.gateway.yaml is given to every gateway as `--config-override`, and x.node.yaml to every node, so
+that the same tests can run with another setting.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class DaemonProcess:
         self._told_to_end = False
         command = [sys.executable, "-m", "rolemesh", self.word, "--config", str(self.config_path)]
         for path in filter(None, os.environ.get("ROLE_MESH_TEST_OVERRIDES", "").split(os.pathsep)):
-            command += ["--config-override", path]
+            command += ["--config-override", f"{path}.{self.word}.yaml"]
         if self._descriptors is not None:
             prlimit = shutil.which("prlimit") or "prlimit"
             limit = f"--nofile={self._descriptors}:{self._descriptors}"
