@@ -23,6 +23,7 @@ EVERY_S = 5.0
 FIRST_LIST_S = 2.0
 STALE_ROUNDS = 6  # figures that are older than this many readings are none
 SETTLED_S = 0.1
+HANGS_S = 1.0  # a reading that takes longer is waited for by nobody
 SETTLED_BYTES = 4 << 20
 
 log = logging.getLogger("rolemesh.gpu")
@@ -71,7 +72,8 @@ class Gpus:
 
     async def memory_settled(self, idents: Collection[str], bound_s: float) -> None:
         """Returns when two readings in a row found the same memory in use: what a process that has
-        ended gives back comes with a delay. Or when bound_s is over, or nothing can be read."""
+        ended gives back comes with a delay. Or when bound_s is over, or nothing can be read, or
+        NVML hangs."""
         with suppress(TimeoutError):
             async with asyncio.timeout(bound_s):
                 before = await self._memory_used(idents)
@@ -90,7 +92,8 @@ class Gpus:
         return self._loop.time() - self._read_at > STALE_ROUNDS * self._every_s
 
     async def _memory_used(self, idents: Collection[str]) -> dict[str, int]:
-        await self._fresh()
+        async with asyncio.timeout(HANGS_S):
+            await self._fresh()
         read = {ident: self._last.figures.get(ident) for ident in idents}
         return {
             ident: figures.memory_used_bytes

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from attrs import frozen
 
 from rolemesh.config.schema_node import LlamaServerSection, ModelSection
-from rolemesh.core.devices import CPU, Device
+from rolemesh.core.devices import Device
 from rolemesh.core.lifecycle import Answered, Event, Exited, Impossible, Moved, Sick
 from rolemesh.core.types import Backend, BaseUrl
 from rolemesh.errors import RunError
@@ -45,13 +45,14 @@ MAX_REASON = 500
 
 @frozen
 class Launch:
-    """What is started, on which of the node's `available` devices. `stuck_s`: how long busy slots
-    may bring nothing forth."""
+    """What is started, on which of the node's `available` devices. `vacated`: the ids of those
+    that another child has just left. `stuck_s`: how long busy slots may bring nothing forth."""
 
     section: ModelSection
     llama: LlamaServerSection
     devices: tuple[Device, ...]
     available: tuple[Device, ...]
+    vacated: tuple[str, ...]
     stuck_s: float
 
     def flaw(self) -> str | None:
@@ -152,9 +153,8 @@ class Run:
         flaw = await asyncio.to_thread(launch.flaw)
         if flaw is not None:
             return flaw
-        gpus = tuple(device.id for device in launch.devices if device != CPU)
-        if gpus:
-            await equipment.gpus.memory_settled(gpus, SETTLE_S)
+        if launch.vacated:
+            await equipment.gpus.memory_settled(launch.vacated, SETTLE_S)
         if self._ending:
             return None
         port = ports.free_port()

@@ -49,6 +49,7 @@ log = logging.getLogger("rolemesh.node")
 MAX_FAILED_REQUESTS = 5  # in a row: it answers its probe, and nothing else
 KILLED_S = 5.0
 SHORTEST_S = 0.001
+VACATED_S = 10.0  # so long after a child has gone, a GPU's memory may be on its way back
 GONE = "it is not configured any more"
 _AT_REST = frozenset({State.STOPPED, State.FATAL})
 _LOADED = frozenset({State.STARTING, State.READY, State.BACKOFF})  # or as good as
@@ -125,6 +126,8 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._wishes: Wishes | None = None
         self._preloads: list[str] = []
+        self._began_at = self._loop.time()
+        self._vacated: dict[str, float] = {}
         self._leaving: set[Charge] = set()  # no longer configured, not gone yet
         self._timer: asyncio.TimerHandle | None = None
         self._turn_due = False
@@ -412,12 +415,19 @@ class Supervisor:
         by_id = {device.id: device for device in wishes.devices}
         devices = tuple(by_id[device] for device in charge.devices if device in by_id)
         launch = Launch(
-            charge.section, wishes.llama, devices, tuple(wishes.devices), wishes.stuck_s
-        )
+            charge.section, wishes.llama, devices, tuple(wishes.devices),
+            self._just_vacated(devices), wishes.stuck_s,
+        )  # fmt: skip
         charge.failed_requests = 0
         charge.run = Run(
             launch, self._equipment, partial(self._heard, charge), lambda: charge.in_flight > 0
         )
+
+    def _just_vacated(self, devices: Sequence[Device]) -> tuple[str, ...]:
+        """Those GPUs; at the node's own start a former run's child may have had any of them."""
+        since = self._loop.time() - VACATED_S
+        gpus = (device.id for device in devices if device != CPU)
+        return tuple(each for each in gpus if self._vacated.get(each, self._began_at) > since)
 
     def _heard(self, charge: Charge, run: Run, event: Event) -> None:
         """What a run tells when the child has got another one, or none, is not news."""
@@ -427,11 +437,12 @@ class Supervisor:
     def _entered(self, charge: Charge, before: Child) -> None:
         child = charge.child
         self._log(charge, before)
+        if child.state in _AT_REST or child.state is State.BACKOFF:
+            charge.run = None
+            self._vacated |= dict.fromkeys(charge.devices, child.since)
         if child.state in _AT_REST:
             charge.devices, charge.outdated = (), False
             self._leaving.discard(charge)
-        if child.state in _AT_REST or child.state is State.BACKOFF:
-            charge.run = None
         if child.state is State.READY:
             if before.state is State.STARTING:
                 charge.loaded_s = child.since - before.since

@@ -209,6 +209,7 @@ async def test_a_driver_that_hangs_delays_only_its_figures(loaded_stub: Stub, gp
     assert ids(gpus) == [FIRST, SECOND]
     async with asyncio.timeout(WAIT_S):
         await gpus.memory_settled([FIRST], 0.05)
+        await gpus.memory_settled([FIRST], 1e6)
     loaded_stub.say(hang=None)
     await until(lambda: gpus.problem is None)
     assert told(gpus).memory_used_bytes == 1024 * MIB
