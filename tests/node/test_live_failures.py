@@ -116,7 +116,7 @@ def test_a_load_in_which_nothing_moves_is_given_up_and_a_slow_one_is_not(
 ) -> None:
     body = (
         'case "$*" in *hangs*) exec sleep 1000;; esac\n'
-        "for i in 1 2 3 4 5 6 7 8; do echo loading $i; sleep 0.4; done\n"
+        "for i in 1 2 3 4 5; do echo loading $i; sleep 0.4; done\n"
         "exec $serve"
     )
     llama = wrapped(tmp_path / "llama", body, load_timeout_s=1.5)
@@ -124,7 +124,7 @@ def test_a_load_in_which_nothing_moves_is_given_up_and_a_slow_one_is_not(
     with NodeProcess({"llama_server": llama, "models": models}, tmp_path) as node:
         # Longer than load_timeout_s, and without a restart.
         assert node.wait_state("slowly", "READY")["restarts"] == 0
-        assert node.metric("model_load_seconds", model="slowly") > 3
+        assert node.metric("model_load_seconds", model="slowly") > 1.9
         began = time.monotonic()
         with node.open_stream("hangs"):
             child = node.wait_state("hangs", "BACKOFF")
