@@ -150,7 +150,11 @@ def test_a_second_signal_ends_everything_at_once(slow_node: NodeProcess) -> None
 
 def test_a_node_ends_in_the_middle_of_a_load(tiny: Path, tmp_path: Path) -> None:
     llama = wrapped(tmp_path / "llama", "trap '' TERM; sleep 1000", stop_timeout_s=0.5)
-    config = {"llama_server": llama, "models": [model("writer", tiny)]}
+    config = {
+        "llama_server": llama,
+        "models": [model("writer", tiny)],
+        "node": {"drain_timeout_s": 0.2},
+    }
     with NodeProcess(config, tmp_path) as node, node.open_stream("writer") as chat:
         node.wait_state("writer", "STARTING")
         eventually(lambda: len(node.family()) >= 4)
