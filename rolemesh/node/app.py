@@ -23,6 +23,7 @@ from rolemesh.core.types import ServedModel
 from rolemesh.errors import RoleMeshError
 from rolemesh.node import check, leftovers
 from rolemesh.node.ask import Asker
+from rolemesh.node.charge import Wishes
 from rolemesh.node.child_log import ChildLog
 from rolemesh.node.figures import SCRAPED, Figures
 from rolemesh.node.forward import Forward
@@ -36,7 +37,7 @@ from rolemesh.node.offers import Standing, offers
 from rolemesh.node.routes import add_routes
 from rolemesh.node.run import Equipment
 from rolemesh.node.state import NodeState
-from rolemesh.node.supervisor import Supervisor, Wishes
+from rolemesh.node.supervisor import Supervisor
 from rolemesh.proxy.pool import Pools
 from rolemesh.server import life, logs
 from rolemesh.server.metrics import Metrics
@@ -107,7 +108,7 @@ class Node:
             await self._gpus.start()
         self._supervisor = Supervisor(self._equipment(self._guardian), self._membership.changed)
         self._serve(self._supervisor)
-        await self._apply(config)
+        await self._apply()
         self._service.start()
         await self._join_gateways(config)
         self._checking = asyncio.create_task(self._check_now_and_then(), name="node: checks")
@@ -125,7 +126,7 @@ class Node:
         old, self._live = self._live.config, live
         self._writer.change(live.config.log.level, live.config.log.format)
         self._service.apply(live.config.node, context)
-        await self._apply(live.config)
+        await self._apply()
         log.info(
             "configuration reloaded", extra={"changed": sorted(changed(old, live.config).paths)}
         )
@@ -192,7 +193,8 @@ class Node:
 
     # Inside: the configuration, on this machine
 
-    async def _apply(self, config: NodeFile) -> None:
+    async def _apply(self) -> None:
+        config = self._live.config
         if self._supervisor is None:
             return
         self._devices, problems = select(config.gpus, config.cpu, self._gpus.devices)
@@ -200,6 +202,8 @@ class Node:
             log.warning("%s %s", problem, self._gpus.problem or "")
         wishes = Wishes(config.models, config.llama_server, self._devices, config.timeouts.idle_s)
         flaws = await asyncio.to_thread(_flaws, config, self._devices)
+        if config is not self._live.config:
+            return  # a reload has come in between, and applies its own
         self._supervisor.apply(wishes)
         self._supervisor.found(flaws)
 
@@ -222,7 +226,7 @@ class Node:
 
     async def _adapt(self) -> None:
         config = self._live.config
-        await self._apply(config)
+        await self._apply()
         try:
             await self._join_gateways(config)
         except RoleMeshError as error:

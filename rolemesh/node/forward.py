@@ -28,9 +28,10 @@ from rolemesh.errors import (
 )
 from rolemesh.node import doors
 from rolemesh.node.begun import BegunStream, error_event_of
+from rolemesh.node.charge import Charge
 from rolemesh.node.collect import CONTENT_TYPE, collect
 from rolemesh.node.live import Live
-from rolemesh.node.supervisor import Charge, Supervisor
+from rolemesh.node.supervisor import Supervisor
 from rolemesh.node.whole import whole_body
 from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.proxy.pool import Pools

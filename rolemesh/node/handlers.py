@@ -13,12 +13,13 @@ from attrs import frozen
 from rolemesh.core.devices import Device
 from rolemesh.errors import InvalidValue, ModelNotFound, NoAvailableBackend
 from rolemesh.node import doors, view
+from rolemesh.node.charge import Charge
 from rolemesh.node.child_log import MAX_LINES, ChildLog
 from rolemesh.node.gpu import Gpus
 from rolemesh.node.live import Live
 from rolemesh.node.membership import Membership
 from rolemesh.node.state import NodeState
-from rolemesh.node.supervisor import Charge, Supervisor
+from rolemesh.node.supervisor import Supervisor
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.wire import openai
 

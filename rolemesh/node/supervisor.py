@@ -1,7 +1,7 @@
 """Owns the children: performs what core/lifecycle and core/placement decide, and tells them what
 came of it.
 
-A `Charge` is one configured model with all that is known of its child. Requests come for one with
+A `Charge` is one configured model (node/charge). Requests come for one with
 `acquire` and give it back with `release`; those that wait are told when it is ready or cannot be.
 After whatever happened there is one turn (`_turn`), in which everything is decided anew; nothing
 here waits for anything.
@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve
 
-from rolemesh.config.schema_node import LlamaServerSection, ModelSection
+from rolemesh.config.schema_node import ModelSection
 from rolemesh.core import placement
 from rolemesh.core.devices import CPU, Device
 from rolemesh.core.lifecycle import (
@@ -37,11 +37,10 @@ from rolemesh.core.lifecycle import (
     Tick,
     step,
 )
-from rolemesh.core.placement import Decision, Seat, Want
-from rolemesh.errors import ModelNotFound, NoAvailableBackend
+from rolemesh.core.placement import Decision, Want
+from rolemesh.errors import ModelNotFound
 from rolemesh.node import check
-from rolemesh.node.ask import Facts
-from rolemesh.node.offers import clients_words
+from rolemesh.node.charge import Charge, Waiter, Wishes, placed, process_part
 from rolemesh.node.run import Equipment, Launch, Run
 
 log = logging.getLogger("rolemesh.node")
@@ -53,66 +52,6 @@ VACATED_S = 10.0  # so long after a child has gone, a GPU's memory may be on its
 GONE = "it is not configured any more"
 _AT_REST = frozenset({State.STOPPED, State.FATAL})
 _LOADED = frozenset({State.STARTING, State.READY, State.BACKOFF})  # or as good as
-
-
-@define(eq=False)
-class Waiter:
-    """One that waits for a model. `forced`: an operator's word, which no pause holds up."""
-
-    since: float
-    ready: asyncio.Future[None]
-    forced: bool = False
-
-
-@define(eq=False)
-class Charge:
-    """A configured model. `loaded_s`: what its last load took; `leaving`: how many operators want
-    it out; `outdated`: what runs is not what is configured any more."""
-
-    section: ModelSection
-    model: placement.Model
-    child: Child
-    devices: tuple[str, ...] = ()
-    run: Run | None = None
-    in_flight: int = 0
-    last_used: float = 0.0
-    failed_requests: int = 0
-    loaded_s: float | None = None
-    leaving: int = 0
-    outdated: bool = False
-    waiters: list[Waiter] = field(factory=list)
-
-    @property
-    def model_id(self) -> str:
-        return self.section.model_id
-
-    @property
-    def is_ready(self) -> bool:
-        """Not when its process has just ended, either: what is left of it is on its way out."""
-        return self.child.state is State.READY and self.run is not None and not self.run.has_exited
-
-    @property
-    def facts(self) -> Facts:
-        return Facts() if self.run is None else self.run.facts
-
-    @property
-    def seat(self) -> Seat:
-        child = self.child
-        return Seat(
-            self.model, child.state, self.devices, child.since, self.in_flight, self.last_used,
-            self.leaving > 0 or self.outdated,
-        )  # fmt: skip
-
-
-@define(eq=False)
-class Wishes:
-    """What the configuration, on this machine, wants of the supervisor. `stuck_s`: how long busy
-    slots may bring nothing forth."""
-
-    models: Sequence[ModelSection]
-    llama: LlamaServerSection
-    devices: Sequence[Device]
-    stuck_s: float
 
 
 class Supervisor:
@@ -209,9 +148,11 @@ class Supervisor:
             charge.failed_requests = 0
             if charge.run is not None and not charge.run.has_exited:
                 self._feed(charge, Sick(f"{MAX_FAILED_REQUESTS} requests in a row failed"))
-        if not charge.in_flight:
-            if charge.child.state is State.DRAINING:
-                self._feed(charge, Drained())
+        if charge.in_flight:
+            return
+        if charge.child.state is State.DRAINING:
+            self._feed(charge, Drained())
+        elif charge.model.idle_unload_s is not None or self._somebody_waits:
             self._soon()
 
     # What operators do
@@ -242,7 +183,7 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
         for charge in self._everyone:
-            self._fail_waiters(charge, "the node is shutting down")
+            charge.fail("the node is shutting down")
             if charge.child.state not in _AT_REST:
                 self._feed(charge, Stop())
                 self._feed(charge, Drained())
@@ -273,7 +214,7 @@ class Supervisor:
         now = self._loop.time()
         reason = self._hopeless(charge, now, forced=forced)
         if reason is not None:
-            raise _unavailable(charge, reason)
+            raise charge.unavailable(reason)
         waiter = Waiter(now, self._loop.create_future(), forced)
         charge.waiters.append(waiter)
         self._soon()
@@ -284,12 +225,12 @@ class Supervisor:
             granted = True
         except TimeoutError:
             reason = f"it was not ready within {wait_s:g} s (it is {charge.child.state.value})"
-            raise _unavailable(charge, reason) from None
+            raise charge.unavailable(reason) from None
         finally:
             if waiter in charge.waiters:
                 charge.waiters.remove(waiter)
                 self._soon()
-            elif not granted and _is_granted(waiter.ready):  # in the very moment it left
+            elif not granted and waiter.is_granted:  # in the very moment it left
                 self.release(charge, worked=None)
             del waiter  # it holds what it raised, and that this frame
 
@@ -303,20 +244,11 @@ class Supervisor:
             return charge.child.reason or "it failed"
         return None
 
-    def _grant(self, charge: Charge) -> None:
-        waiters, charge.waiters = charge.waiters, []
-        for waiter in waiters:
-            if not waiter.ready.done():
-                charge.in_flight += 1
-                waiter.ready.set_result(None)
-
-    def _fail_waiters(self, charge: Charge, reason: str) -> None:
-        waiters, charge.waiters = charge.waiters, []
-        for waiter in waiters:
-            if not waiter.ready.done():
-                waiter.ready.set_exception(_unavailable(charge, reason))
-
     # Inside: the turn
+
+    @property
+    def _somebody_waits(self) -> bool:
+        return any(charge.waiters for charge in self.charges.values())
 
     def _soon(self) -> None:
         if not self._turn_due and not self._closed:
@@ -332,11 +264,11 @@ class Supervisor:
         for charge in self._everyone:
             if charge.child.until is not None and now >= charge.child.until:
                 self._feed(charge, Tick())
-            if charge.child.state is State.BACKOFF and any(each.forced for each in charge.waiters):
+            if charge.child.state is State.BACKOFF and charge.is_forced:
                 self._feed(charge, Load())
         decision = self._decide(now)
         for model_id, reason in decision.refused.items():
-            self._fail_waiters(self.charges[model_id], reason)
+            self.charges[model_id].fail(reason)
         for model_id in decision.stops:
             self._stop(self.charges[model_id])
         for model_id in decision.resumes:
@@ -361,7 +293,7 @@ class Supervisor:
         # Those that leave still hold their devices.
         seats |= {f"\0{number}": charge.seat for number, charge in enumerate(self._leaving)}
         wants = [
-            Want(model_id, min(waiter.since for waiter in charge.waiters))
+            Want(model_id, charge.waits_since)
             for model_id, charge in self.charges.items()
             if charge.waiters
         ]
@@ -382,8 +314,7 @@ class Supervisor:
 
     def _start(self, charge: Charge, devices: tuple[str, ...]) -> None:
         charge.devices = devices
-        forced = any(waiter.forced for waiter in charge.waiters)
-        self._feed(charge, Load() if forced else Start())
+        self._feed(charge, Load() if charge.is_forced else Start())
 
     def _stop(self, charge: Charge) -> None:
         self._feed(charge, Stop(busy=charge.in_flight > 0))
@@ -447,9 +378,9 @@ class Supervisor:
             if before.state is State.STARTING:
                 charge.loaded_s = child.since - before.since
             charge.last_used = self._loop.time()
-            self._grant(charge)
+            charge.grant()
         elif child.state is State.FATAL:
-            self._fail_waiters(charge, child.reason or "it failed")
+            charge.fail(child.reason or "it failed")
         self._soon()
         self._changed()
 
@@ -469,13 +400,13 @@ class Supervisor:
             raise RuntimeError("there is no configuration yet")
         limits = Limits(wishes.llama.load_timeout_s, wishes.llama.stop_timeout_s)
         child = Child(limits, since=self._loop.time())
-        return Charge(section, _model(section, wishes.devices), child)
+        return Charge(section, placed(section, wishes.devices), child)
 
     def _renew(self, charge: Charge, section: ModelSection, *, same_server: bool) -> None:
         """A model whose command line would be another one is started anew at its next request, one
         with `preload` at once."""
         fresh = self._new_charge(section)
-        restarts = not same_server or _process_part(charge.section) != _process_part(section)
+        restarts = not same_server or process_part(charge.section) != process_part(section)
         if section.preload and (restarts or not charge.section.preload):
             self._preloads.append(section.model_id)
         charge.section, charge.model = section, fresh.model
@@ -484,7 +415,7 @@ class Supervisor:
             self._replace(charge)
 
     def _part_with(self, charge: Charge) -> None:
-        self._fail_waiters(charge, GONE)
+        charge.fail(GONE)
         if charge.child.state not in _AT_REST:
             self._leaving.add(charge)
             self._replace(charge)
@@ -493,32 +424,3 @@ class Supervisor:
         """What runs has to end, once its requests have; what was FATAL may be tried again."""
         charge.outdated = charge.child.state not in _AT_REST
         self._stop(charge)
-
-
-def _is_granted(ready: asyncio.Future[None]) -> bool:
-    return ready.done() and not ready.cancelled() and ready.exception() is None
-
-
-def _process_part(section: ModelSection) -> object:
-    """What the child's command line and place depend on."""
-    return (
-        section.path, section.device, section.n_gpu_layers, section.ctx_size, section.parallel,
-        section.args,
-    )  # fmt: skip
-
-
-def _model(section: ModelSection, devices: Sequence[Device]) -> placement.Model:
-    fixed = None
-    if section.device != "auto":
-        fixed = tuple(device.id for device in check.held_devices(section, devices))
-    return placement.Model(section.model_id, fixed, section.pinned, section.idle_unload_s)
-
-
-def _unavailable(charge: Charge, reason: str) -> NoAvailableBackend:
-    words = clients_words(reason, charge.section.path)
-    detail = {"model": charge.model_id, "state": charge.child.state.value, "detail": words}
-    return NoAvailableBackend(
-        "The model cannot be served now; error.details says why.",
-        retry_after_s=5,
-        details=[detail],
-    )

@@ -9,8 +9,8 @@ import attrs
 
 from rolemesh.core.devices import Device, DeviceFigures
 from rolemesh.core.lifecycle import State
+from rolemesh.node.charge import Charge
 from rolemesh.node.gpu import Gpus
-from rolemesh.node.supervisor import Charge
 
 _NONE = DeviceFigures()
 

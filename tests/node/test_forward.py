@@ -27,10 +27,11 @@ from rolemesh.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from rolemesh.node.charge import Charge
 from rolemesh.node.forward import Forward
 from rolemesh.node.live import live_of
 from rolemesh.node.run import Run
-from rolemesh.node.supervisor import Charge, Supervisor
+from rolemesh.node.supervisor import Supervisor
 from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.server.inbound import Inbound
 from rolemesh.server.metrics import Metrics

@@ -16,12 +16,13 @@ from rolemesh.core.devices import CPU, Device
 from rolemesh.core.lifecycle import State
 from rolemesh.errors import NoAvailableBackend
 from rolemesh.node.ask import Asker
+from rolemesh.node.charge import Charge, Wishes
 from rolemesh.node.child_log import ChildLog
 from rolemesh.node.gpu import Gpus
 from rolemesh.node.guardian import Guardian
 from rolemesh.node.run import Equipment
 from rolemesh.node.state import NodeState
-from rolemesh.node.supervisor import Charge, Supervisor, Wishes
+from rolemesh.node.supervisor import Supervisor
 from rolemesh.proxy.pool import Pools
 from tests.node.scripted import GGUF, Obedient
 

@@ -30,10 +30,10 @@ from rolemesh.core.types import ModelState
 from rolemesh.gateway.routes import add_routes as add_gateway_routes
 from rolemesh.node import figures, view
 from rolemesh.node.app import CHECK_EVERY_S
+from rolemesh.node.charge import Charge
 from rolemesh.node.child_log import LIMIT_BYTES
 from rolemesh.node.forward import COMMENT_S
 from rolemesh.node.routes import add_routes as add_node_routes
-from rolemesh.node.supervisor import Charge
 from rolemesh.server.logformat import AccessLine
 from rolemesh.server.metrics import SCRAPED, Metrics
 from rolemesh.server.router import Router
