@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from tests.dead_ports import RefusedPort
 from tests.register.fake_gateway import FakeGateway, refusal
 
 MODELS = {
@@ -152,7 +153,9 @@ async def test_a_key_that_opens_none_is_an_error(run_beside, gateway: FakeGatewa
 
 
 def test_no_gateway_there_is_an_error_with_a_hint(run):
-    done = run("status", "--gateway", "http://127.0.0.1:1")
+    nobody = RefusedPort()
+    done = run("status", "--gateway", nobody.url)
+    nobody.close()
     assert done.code == 1
     assert "is a gateway running there?" in done.err
 
