@@ -134,9 +134,11 @@ class Gateway:
         truth = Availability(self._registry, self._health, prober)
         models = Models(self.live, truth, forward.refuse_loop, lambda: service.last_reload)
         nodes = Nodes(self.live, truth, self._slots, self._nodes_changed)
-        figures = Figures(self._metrics, self.live, truth, frozenset(MODEL_PATHS))
+        figures = Figures(self._metrics, self.live, truth)
         add_routes(router, forward, models, nodes, figures)
-        service.serve(router, self._live.config.gateway, figures.ended, MODEL_PATHS, "gateway")
+        service.serve(
+            router, self._live.config.gateway, self._metrics.settle, MODEL_PATHS, "gateway"
+        )
 
     def _open_store(self, configured: str | None) -> None:
         store = StateFile(state_path(configured, "gateway.json", self._env))

@@ -1,4 +1,4 @@
-"""The gateway's metrics: what each request came to, and what is read when somebody scrapes."""
+"""The gateway's metrics that are read when somebody scrapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rolemesh.gateway.live import Live
 from rolemesh.gateway.models import Availability
 from rolemesh.gateway.view import node_state
 from rolemesh.server.inbound import Answer, Inbound
-from rolemesh.server.metrics import CONTENT_TYPE, OTHER, Metrics, Samples
+from rolemesh.server.metrics import CONTENT_TYPE, Metrics, Samples
 
 _DEVICE = {
     "node_gpu_memory_used_bytes": "memory_used_bytes",
@@ -29,19 +29,15 @@ _HOST = {
 
 
 class Figures:
-    """`model_paths`: the paths whose requests are counted by alias."""
-
     def __init__(
         self,
         metrics: Metrics,
         live: Callable[[], Live],
         truth: Availability,
-        model_paths: frozenset[str],
     ) -> None:
         self._metrics = metrics
         self._live = live
         self._truth = truth
-        self._model_paths = model_paths
         self._now = asyncio.get_running_loop().time
         self._available: dict[str, bool] = {}
         metrics.read_at_scrape("model_available", self._read_available)
@@ -51,23 +47,6 @@ class Figures:
             metrics.read_at_scrape(name, self._device_reader(key))
         for name, key in _HOST.items():
             metrics.read_at_scrape(name, self._host_reader(key))
-
-    def ended(self, inbound: Inbound) -> None:
-        """A request has come to its end."""
-        line, metrics = inbound.line, self._metrics
-        if inbound.request.method != "POST" or inbound.path not in self._model_paths:
-            return
-        alias = line.alias
-        if alias is None:  # refused before it was known, or there is none of that name
-            alias = OTHER
-            metrics.began(alias)
-        metrics.ended(alias, line.status, line.outcome, line.duration_s, line.first_byte_s)
-        if line.prompt_tokens:
-            metrics.tokens(alias, "prompt", line.prompt_tokens)
-        if line.completion_tokens:
-            metrics.tokens(alias, "completion", line.completion_tokens)
-        if line.outcome == "client_abort":
-            metrics.cancelled(inbound.phase)
 
     async def handle(self, inbound: Inbound) -> Answer:
         """GET /metrics. What is told of backends is looked at now."""

@@ -29,7 +29,7 @@ from rolemesh.core.health import Health, Reason
 from rolemesh.core.registry import Registry
 from rolemesh.core.routing import Plan, exclusions, model_to_send, plan
 from rolemesh.core.types import Alias, Backend, Caller, Candidate
-from rolemesh.errors import LoopDetected, UnsupportedMediaType
+from rolemesh.errors import LoopDetected
 from rolemesh.gateway import doors
 from rolemesh.gateway.live import Live
 from rolemesh.gateway.slots import Slots
@@ -38,7 +38,7 @@ from rolemesh.proxy.pool import Pools
 from rolemesh.server import heads
 from rolemesh.server.inbound import Inbound
 from rolemesh.server.metrics import Metrics
-from rolemesh.server.request import Request, once
+from rolemesh.server.request import Request, once, refuse_encoded
 from rolemesh.wire import openai
 from rolemesh.wire.body import Body, parse, rewrite
 from rolemesh.wire.sse import EventSplitter
@@ -131,9 +131,7 @@ class Forward:
 
     def _check_head(self, request: Request) -> None:
         self.refuse_loop(request)
-        codings = request.headers("Content-Encoding")
-        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
-            raise UnsupportedMediaType("Send the request's body without compression.")
+        refuse_encoded(request)
 
     def _call(self, inbound: Inbound, live: Live, caller: Caller, data: bytes) -> Call:
         body = parse(data)

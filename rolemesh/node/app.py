@@ -181,7 +181,9 @@ class Node:
             self._metrics, supervisor, self._gpus, lambda: self._devices, self._read_registered
         )
         add_routes(router, forward, Handlers(self.live, rooms), figures)
-        self._service.serve(router, self._live.config.node, figures.ended, MODEL_PATHS, "node")
+        self._service.serve(
+            router, self._live.config.node, self._metrics.settle, MODEL_PATHS, "node"
+        )
 
     def live(self) -> Live:
         return self._live

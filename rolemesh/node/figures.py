@@ -10,8 +10,7 @@ from rolemesh.core.lifecycle import State
 from rolemesh.node.gpu import Gpus
 from rolemesh.node.supervisor import Supervisor
 from rolemesh.server.inbound import Answer, Inbound
-from rolemesh.server.metrics import CONTENT_TYPE, OTHER, PROCESS, Metrics, Samples, Scraped
-from rolemesh.wire.openai import MODEL_PATHS
+from rolemesh.server.metrics import CONTENT_TYPE, PROCESS, Metrics, Samples, Scraped
 
 _GPU = ("gpu",)
 _DEVICE = {
@@ -57,23 +56,6 @@ class Figures:
         metrics.read_at_scrape("child_restarts_total", self._read_restarts)
         metrics.read_at_scrape("model_load_seconds", self._read_loads)
         metrics.read_at_scrape("gateway_registered", gateways)
-
-    def ended(self, inbound: Inbound) -> None:
-        """A request has come to its end."""
-        line, metrics = inbound.line, self._metrics
-        if inbound.request.method != "POST" or inbound.path not in MODEL_PATHS:
-            return
-        alias = line.alias
-        if alias is None:  # refused before it was known, or there is none of that name
-            alias = OTHER
-            metrics.began(alias)
-        metrics.ended(alias, line.status, line.outcome, line.duration_s, line.first_byte_s)
-        if line.prompt_tokens:
-            metrics.tokens(alias, "prompt", line.prompt_tokens)
-        if line.completion_tokens:
-            metrics.tokens(alias, "completion", line.completion_tokens)
-        if line.outcome == "client_abort":
-            metrics.cancelled(inbound.phase)
 
     async def handle(self, inbound: Inbound) -> Answer:
         """GET /metrics."""

@@ -23,7 +23,6 @@ from rolemesh.errors import (
     InvalidValue,
     RoleMeshError,
     ShuttingDown,
-    UnsupportedMediaType,
     UpstreamError,
 )
 from rolemesh.node import doors
@@ -38,7 +37,7 @@ from rolemesh.proxy.pool import Pools
 from rolemesh.server import heads
 from rolemesh.server.inbound import Inbound
 from rolemesh.server.metrics import Metrics
-from rolemesh.server.request import Request, once
+from rolemesh.server.request import once, refuse_encoded
 from rolemesh.wire import openai
 from rolemesh.wire.body import Body, parse, rewrite
 from rolemesh.wire.http1 import lines
@@ -90,7 +89,7 @@ class Forward:
         """Handler of the model paths. Raises RoleMeshError when there is no answer to relay."""
         live = self._live()
         doors.caller(live, inbound)
-        once(inbound.request, _check_head)
+        once(inbound.request, refuse_encoded)
         call = self._call(inbound, live, await inbound.request.body(live.max_body_bytes))
         if self._draining():
             raise ShuttingDown("The node is draining: ask another one.", retry_after_s=5)
@@ -233,12 +232,6 @@ class Forward:
             usage = exchange.usage()
             line.prompt_tokens, line.completion_tokens = usage.prompt, usage.completion
         self._pools.release(exchange)
-
-
-def _check_head(request: Request) -> None:
-    codings = request.headers("Content-Encoding")
-    if any(coding.strip().lower() not in ("", "identity") for coding in codings):
-        raise UnsupportedMediaType("Send the request's body without compression.")
 
 
 def _failed(model_id: str, broken: Broken) -> RoleMeshError:

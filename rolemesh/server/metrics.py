@@ -25,7 +25,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from rolemesh import __version__
+from rolemesh.server.inbound import Inbound
 from rolemesh.server.tally import Counts, Histogram, Histograms
+from rolemesh.wire.openai import MODEL_PATHS
 
 OTHER = "_other"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -113,6 +115,23 @@ class Metrics:
         self._durations[alias].observe(duration_s)
         if first_byte_s is not None:
             self._first_bytes[alias].observe(first_byte_s)
+
+    def settle(self, inbound: Inbound) -> None:
+        """A request has come to its end, and its line says all. The model paths are counted."""
+        line = inbound.line
+        if inbound.request.method != "POST" or inbound.path not in MODEL_PATHS:
+            return
+        alias = line.alias
+        if alias is None:  # refused before it was known, or there is none of that name
+            alias = OTHER
+            self.began(alias)
+        self.ended(alias, line.status, line.outcome, line.duration_s, line.first_byte_s)
+        if line.prompt_tokens:
+            self.tokens(alias, "prompt", line.prompt_tokens)
+        if line.completion_tokens:
+            self.tokens(alias, "completion", line.completion_tokens)
+        if line.outcome == "client_abort":
+            self.cancelled(inbound.phase)
 
     def tokens(self, alias: str, kind: str, count: int) -> None:
         """`kind`: prompt or completion."""

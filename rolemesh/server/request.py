@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from rolemesh.errors import RequestError, RequestTooLarge
+from rolemesh.errors import RequestError, RequestTooLarge, UnsupportedMediaType
 from rolemesh.server.connection import ClientConnection
 from rolemesh.wire.http1 import CONTINUE
 
@@ -69,6 +69,13 @@ def once(request: Request, work_out: Callable[[Request], T]) -> T:
     except KeyError:
         value = kept[work_out] = work_out(request)
         return value
+
+
+def refuse_encoded(request: Request) -> None:
+    """Raises UnsupportedMediaType: bodies are not inflated here."""
+    codings = request.headers("Content-Encoding")
+    if any(coding.strip().lower() not in ("", "identity") for coding in codings):
+        raise UnsupportedMediaType("Send the request's body without compression.")
 
 
 class AiohttpRequest:

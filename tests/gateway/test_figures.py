@@ -34,7 +34,7 @@ class House:
         health = Health()
         prober = Prober(self.pools.as_pools(), health, (b"Via", b"1.1 me"))
         truth = Availability(self.registry, health, prober)
-        self.figures = Figures(self.metrics, lambda: self.live, truth, frozenset({CHAT}))
+        self.figures = Figures(self.metrics, lambda: self.live, truth)
 
     def end(self, alias: str | None, outcome: str = "ok", **line: Any) -> None:
         made = request()
@@ -43,7 +43,7 @@ class House:
         made.line.alias, made.line.outcome, made.line.status = alias, outcome, 200
         for name, value in line.items():
             setattr(made.line, name, value)
-        self.figures.ended(made)
+        self.metrics.settle(made)
 
     def node(self, node_id: str, metrics: dict[str, Any], age_s: float = 0.0) -> None:
         heard = asyncio.get_running_loop().time() - age_s
@@ -94,7 +94,7 @@ async def test_a_client_that_left_is_counted_by_what_it_left(house: House) -> No
     for phase in ("upload", "wait", "wait"):
         made = request()
         made.phase, made.line.outcome = phase, "client_abort"
-        house.figures.ended(made)
+        house.metrics.settle(made)
     samples = await house.samples()
     assert samples['rolemesh_cancelled_total{phase="upload"}'] == 1
     assert samples['rolemesh_cancelled_total{phase="wait"}'] == 2
@@ -102,7 +102,7 @@ async def test_a_client_that_left_is_counted_by_what_it_left(house: House) -> No
 
 async def test_only_model_requests_are_counted(house: House) -> None:
     for method, path in (("GET", CHAT), ("POST", "/v1/nodes/register"), ("POST", "/x")):
-        house.figures.ended(request(method, path))
+        house.metrics.settle(request(method, path))
     assert not any(name.startswith("rolemesh_requests_total{") for name in await house.samples())
 
 
