@@ -17,7 +17,8 @@ demo: $(VENV)/.demo-installed  ## a gateway, a node that switches between two ti
 # The first run is under python -O, and without the fast lane.
 test: lint  ## every check: ruff, mypy --strict, and the tests, most of them in both lanes
 	PYTHONOPTIMIZE=1 ROLE_MESH_TEST_OVERRIDES=tests/lane_off \
-	  $(BIN)/python -m pytest -q -x --ignore tests/real --ignore tests/mesh --ignore tests/benchmarks
+	  $(BIN)/python -m pytest -q -x --ignore tests/real --ignore tests/mesh --ignore tests/benchmarks \
+	  --ignore-glob 'tests/node/test_live_*'
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test-installed  ## ruff (rules, security rules, format) and mypy --strict
