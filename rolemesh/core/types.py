@@ -6,7 +6,7 @@ Made by `config` and `wire`, decided on by `core`, used by `proxy` and `gateway`
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
@@ -173,8 +173,18 @@ class Caller:
     networks: tuple[Network, ...] | None = None
 
 
+# The short way to a client: takes whole chunks, framed as wire/http1.chunk does.
+Straight = Callable[[bytes], object]
+
+
 class Flow(Protocol):
-    """The far side of a downstream: told when the client's buffer is full and when it has room."""
+    """The far side of a downstream: told when the client's buffer is full and when it has room.
+
+    It counts what it sent on the short way: `straight_bytes` with their framing, `straight_body`
+    without."""
+
+    straight_bytes: int
+    straight_body: int
 
     def pause(self) -> None: ...
 
@@ -195,8 +205,10 @@ class Downstream(Protocol):
     @property
     def gone(self) -> bool: ...
 
-    def connect(self, flow: Flow | None) -> None:
-        """Tell `flow` from now on about back-pressure (at once, if the buffer is full now)."""
+    def connect(self, flow: Flow | None) -> Straight | None:
+        """Tell `flow` from now on about back-pressure (at once, if the buffer is full now), and
+        count what it sends. Returns the short way, if there is one: it may be used behind the first
+        `write`, until `flow` is paused for good (the client has left) or another is connected."""
 
     def start(self, status: int, fields: bytes, length: int | None) -> None:
         """Write the head, with these header lines (wire/http1.lines). Framing is the downstream's:
@@ -207,10 +219,6 @@ class Downstream(Protocol):
 
     def write(self, data: bytes) -> None:
         """Write body bytes."""
-
-    def write_chunk(self, framed: bytes, at: int) -> None:
-        """Write the body bytes of one whole chunk, framed as wire/http1.chunk does; they begin
-        `at`."""
 
     def end(self) -> None:
         """The answer is whole."""

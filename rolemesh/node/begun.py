@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from rolemesh.core.types import Downstream, Flow
+from rolemesh.core.types import Downstream, Flow, Straight
 from rolemesh.errors import UpstreamError
 from rolemesh.wire import openai
 
@@ -25,8 +25,8 @@ class BegunStream:
     def gone(self) -> bool:
         return self._downstream.gone
 
-    def connect(self, flow: Flow | None) -> None:
-        self._downstream.connect(flow)
+    def connect(self, flow: Flow | None) -> Straight | None:
+        return self._downstream.connect(flow)
 
     def start(self, status: int, fields: bytes, length: int | None) -> None:
         """That was long ago."""
@@ -37,9 +37,6 @@ class BegunStream:
 
     def write(self, data: bytes) -> None:
         self._downstream.write(data)
-
-    def write_chunk(self, framed: bytes, at: int) -> None:
-        self._downstream.write_chunk(framed, at)
 
     def end(self) -> None:
         self._downstream.end()

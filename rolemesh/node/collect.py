@@ -60,9 +60,6 @@ class Collector:
     def write(self, data: bytes) -> None:
         self._assembler.feed(data)
 
-    def write_chunk(self, framed: bytes, at: int) -> None:
-        self._assembler.feed(framed[at:-2])
-
     def end(self) -> None:
         pass
 

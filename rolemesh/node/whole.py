@@ -36,9 +36,6 @@ class Whole:
         self._left -= len(kept)
         self._parts.append(kept)
 
-    def write_chunk(self, framed: bytes, at: int) -> None:
-        self.write(framed[at:-2])
-
     def end(self) -> None:
         """Nothing is left to do."""
 

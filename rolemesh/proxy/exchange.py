@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING
 
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
-from rolemesh.core.types import Downstream, Timeouts
+from rolemesh.core.types import Downstream, Straight, Timeouts
 from rolemesh.proxy.answer import Answer
-from rolemesh.wire.sse import EventSplitter
+from rolemesh.wire.sse import EventSplitter, whole_chunk
 from rolemesh.wire.usage import WINDOW_BYTES, Usage, read_usage
 
 if TYPE_CHECKING:
     from rolemesh.proxy.connection import Connection
 
 MAX_HELD_BYTES = 65_536
-_TAIL_PIECES = 4  # where a stream tells its usage: the last event but one or two
 
 
 class Broken(Exception):
@@ -44,12 +43,17 @@ class Broken(Exception):
 
 
 class Exchange:
-    """`answer` has its head once `opened` is done; `first_byte_at` (loop time) is set by then."""
+    """`answer` has its head once `opened` is done; `first_byte_at` (loop time) is set by then.
+
+    A stream's events come and go by the thousand, and each but a few as one chunk: those take the
+    short way (`_straight`), which is open between two chunks that are between two events.
+    """
 
     __slots__ = (
-        "_began_at", "_broken", "_connection", "_downstream", "_first", "_heard_at", "_loop",
-        "_needs_done", "_paused", "_received", "_relayed", "_splitter", "_tail", "_timeouts",
-        "answer", "first_byte_at", "opened",
+        "_began_at", "_broken", "_connection", "_downstream", "_first", "_heard", "_heard_at",
+        "_loop", "_needs_done", "_paused", "_received", "_relayed", "_short_way", "_splitter",
+        "_straight", "_tail", "_timeouts", "answer", "first_byte_at", "opened", "straight_body",
+        "straight_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +63,7 @@ class Exchange:
         self._timeouts = timeouts
         self._loop = loop
         self._began_at = self._heard_at = loop.time()
+        self._heard = False  # since the last look at the clock, which is the sweep's
         self._received = 0
         self._paused = False
         self._broken: Broken | None = None
@@ -67,7 +72,11 @@ class Exchange:
         self._needs_done = False
         self._relayed: asyncio.Future[None] | None = None
         self._first = b""
-        self._tail: list[bytes] | None = None
+        # Where a stream tells its usage: the last event but one or two.
+        self._tail: tuple[bytes, bytes, bytes] | None = None
+        self._short_way: Straight | None = None
+        self._straight: Straight | None = None
+        self.straight_bytes = self.straight_body = 0
         self.answer = Answer()
         self.first_byte_at: float | None = None
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -102,7 +111,7 @@ class Exchange:
         downstream.start(answer.head.status, fields, length)
         if self._paused:  # what is held was too much already
             self.resume()
-        downstream.connect(self)
+        self._short_way = downstream.connect(self)
         self._pass_on()
         return ended
 
@@ -145,19 +154,20 @@ class Exchange:
 
     def feed(self, data: memoryview) -> None:
         """Bytes of the answer have come. `data` is only valid during the call."""
-        self._heard_at = self._loop.time()
-        answer, downstream, splitter = self.answer, self._downstream, self._splitter
-        if answer.between_chunks and downstream is not None and splitter is not None:
-            # The usual step of a stream: one chunk, of whole events. It goes on as it is.
+        self._heard = True
+        straight, tail = self._straight, self._tail
+        if straight is not None and tail is not None:
             framed = bytes(data)
-            at = splitter.whole_chunk(framed)
-            tail = self._tail
-            if at and tail is not None:
-                downstream.write_chunk(framed, at)
-                tail.append(framed[-WINDOW_BYTES:])
-                if len(tail) > _TAIL_PIECES:
-                    del tail[0]
+            at = whole_chunk(framed)
+            if at:
+                size = len(framed)
+                self.straight_bytes += size
+                self.straight_body += size - at - 2
+                self._tail = tail[1], tail[2], framed
+                straight(framed)
                 return
+            self._straight = None
+        answer = self.answer
         self._received += len(data)
         answer.feed(data)
         # With extra bytes behind an answer that the client already has some of, it gets the rest;
@@ -189,6 +199,9 @@ class Exchange:
     def check(self, now: float) -> None:
         """Called by the sweep: has the backend been silent for too long? A head byte by byte, or
         interim answers, are no answer yet."""
+        if self._heard:
+            self._heard = False
+            self._heard_at = now
         if self._paused or self.answer.complete:
             return
         if not self.answer.has_head:
@@ -203,7 +216,7 @@ class Exchange:
 
     def _open(self) -> None:
         if not self.opened.done():
-            self.first_byte_at = self._heard_at
+            self.first_byte_at = self._loop.time()
             self.opened.set_result(None)
         if self.answer.complete:
             self._give_back()
@@ -223,21 +236,22 @@ class Exchange:
                 self._write(downstream, splitter.flush())
             self._give_back()
             self._end(downstream)
+        elif self.answer.between_chunks and splitter is not None and splitter.between_events:
+            self._straight = self._short_way
 
     def _write(self, downstream: Downstream, data: bytes) -> None:
         if data:
             downstream.write(data)
-            if self._tail is None:
+            tail = self._tail
+            if tail is None:
                 self._first = data[:WINDOW_BYTES]
-                self._tail = []
-            self._tail.append(data[-WINDOW_BYTES:])
-            if len(self._tail) > _TAIL_PIECES:
-                del self._tail[0]
+                tail = (b"", b"", b"")
+            self._tail = tail[1], tail[2], data[-WINDOW_BYTES:]
 
     def _leave_downstream(self) -> None:
         if self._downstream is not None:
             self._downstream.connect(None)
-            self._downstream = None
+            self._downstream = self._short_way = self._straight = None
 
     def _end(self, downstream: Downstream) -> None:
         self._leave_downstream()

@@ -18,6 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from rolemesh.core.types import Flow
 from rolemesh.errors import HeadersTooLarge, RequestError, RequestTimeout
+from rolemesh.server.downstream import bytes_given
 from rolemesh.server.progress import Progress
 
 HEAD_S = 15.0
@@ -97,7 +98,7 @@ class ClientConnection(RequestHandler):
     def check(self, transport: asyncio.Transport, now: float) -> None:
         """Called by the sweep: is one of the limits of time over? `transport` is told, because
         aiohttp lets go of it while it may still have bytes to send."""
-        if self._progress.is_stalled(self.written, transport.get_write_buffer_size(), now):
+        if self._progress.is_stalled(bytes_given(self), transport.get_write_buffer_size(), now):
             transport.abort()
         elif self._head_since is not None and now - self._head_since > HEAD_S:
             self.force_close()
@@ -117,6 +118,11 @@ class ClientConnection(RequestHandler):
         super().connection_made(transport)
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._head_since = self.heard_at = self._loop.time()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.flow is not None:
+            self.flow.pause()  # for good: the handler is cancelled in a later turn of the loop
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()

@@ -12,7 +12,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import Protocol
 
-from rolemesh.core.types import Flow
+from rolemesh.core.types import Flow, Straight
 from rolemesh.wire.http1 import LAST_CHUNK, answer_head, chunk
 
 NO_BODY_STATUSES = frozenset({204, 304})
@@ -35,6 +35,12 @@ class Connection(Protocol):
 
     @property
     def writing_paused(self) -> bool: ...
+
+
+def bytes_given(connection: Connection) -> int:
+    """To its transport, so far."""
+    flow = connection.flow
+    return connection.written + (0 if flow is None else flow.straight_bytes)
 
 
 class ConnectionDownstream:
@@ -69,10 +75,19 @@ class ConnectionDownstream:
         transport = self._connection.transport
         return transport is None or transport.is_closing()
 
-    def connect(self, flow: Flow | None) -> None:
-        self._connection.flow = flow
-        if flow is not None and self._connection.writing_paused:
+    def connect(self, flow: Flow | None) -> Straight | None:
+        connection = self._connection
+        if connection.flow is not None:
+            connection.written += connection.flow.straight_bytes
+            self.body_bytes += connection.flow.straight_body
+        connection.flow = flow
+        if flow is None:
+            return None
+        if connection.writing_paused:
             flow.pause()
+        transport = connection.transport
+        has_chunks = self._chunked and not self.head_only
+        return transport.write if has_chunks and transport is not None else None
 
     def start(self, status: int, fields: bytes, length: int | None) -> None:
         self.started = True
@@ -107,16 +122,6 @@ class ConnectionDownstream:
             return
         self.body_bytes += len(data)
         self._send(chunk(data) if self._chunked else data)
-
-    def write_chunk(self, framed: bytes, at: int) -> None:
-        transport = self._connection.transport
-        if self._head or not self._chunked or self.head_only or transport is None:
-            self.write(framed[at:-2])
-            return
-        size = len(framed)
-        self.body_bytes += size - at - 2
-        self._connection.written += size
-        transport.write(framed)
 
     def end(self) -> None:
         self.whole = True

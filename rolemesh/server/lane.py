@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rolemesh.core.types import Flow
 from rolemesh.errors import RequestTimeout
 from rolemesh.server.connection import BODY_S, HEAD_S, KEEP_ALIVE_S, LINGER_S, WRITE_BUFFER_BYTES
-from rolemesh.server.downstream import ConnectionDownstream
+from rolemesh.server.downstream import ConnectionDownstream, bytes_given
 from rolemesh.server.lane_request import LaneRequest
 from rolemesh.server.progress import Progress
 from rolemesh.wire.ordinary import Recogniser, Verdict
@@ -32,7 +32,8 @@ MAX_AHEAD_BYTES = 65_536
 
 
 class LaneConnection(asyncio.Protocol):
-    """`flow`: the relay that is told of back-pressure. `written`: bytes given to the transport."""
+    """`flow`: the relay that is told of back-pressure. `written`: bytes given to the transport,
+    less those that the relay counts."""
 
     __slots__ = (
         "_ahead", "_close_at", "_heard_at", "_lane", "_loop", "_peer", "_progress", "_request",
@@ -68,7 +69,7 @@ class LaneConnection(asyncio.Protocol):
         transport, request = self.transport, self._request
         if transport is None:
             return
-        if self._progress.is_stalled(self.written, transport.get_write_buffer_size(), now):
+        if self._progress.is_stalled(bytes_given(self), transport.get_write_buffer_size(), now):
             transport.abort()
         elif self._close_at is not None:
             if now > self._close_at:
@@ -95,6 +96,8 @@ class LaneConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._lane.connections.discard(self)
+        if self.flow is not None:
+            self.flow.pause()  # for good: the task is cancelled in a later turn of the loop
         if self._task is not None:
             self._task.cancel()
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 
 MAX_HELD_BYTES = 64 * 1024
-MAX_SIZE_DIGITS = 5  # of a chunk that is looked at as a whole
+MAX_WHOLE_BYTES = 8192  # of a chunk that is looked at as a whole
 
 # Every way in which a blank line, seen whole, can end. Data that ends so ends an event.
 _BLANK = (b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n", b"\n\r")
 _BLANK_FRAMED = tuple(blank + b"\r\n" for blank in _BLANK)
+_NO_START = b"none"
 _DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
 _DONE_LATER = re.compile(rb"[\r\n]data: ?\[DONE\]")  # the first bytes are the middle of a line
 
@@ -33,6 +34,10 @@ class EventSplitter:
         self.done = False
         self._held = bytearray()
         self._last = b""  # the last byte of the unfinished event, held or passed on
+
+    @property
+    def between_events(self) -> bool:
+        return not self._last
 
     @property
     def held(self) -> bytes:
@@ -53,14 +58,6 @@ class EventSplitter:
         self._look_for_done(events)
         self._begin_event()
         return events + self._hold(data[end:]) if end < len(data) else events
-
-    def whole_chunk(self, framed: bytes) -> int:
-        """Where the events begin in `framed`, when it is one HTTP chunk just as wire/http1.chunk
-        makes it, and `feed` would return all of them and be left as it is. Else 0."""
-        if self._last or not framed.endswith(_BLANK_FRAMED) or b"[DONE]" in framed:
-            return 0
-        at = framed.find(b"\r\n", 1, MAX_SIZE_DIGITS + 2) + 2
-        return at if at > 2 and framed[: at - 2] == b"%x" % (len(framed) - at - 2) else 0
 
     def flush(self) -> bytes:
         """What is held when the upstream ended the stream by itself and in order.
@@ -122,6 +119,34 @@ class EventSplitter:
     def _look_for_done(self, events: bytes) -> None:
         if b"[DONE]" in events and (_DONE_LATER if self.mid_event else _DONE).search(events):
             self.done = True
+
+
+class _Starts(dict[int, bytes]):
+    """The line that a chunk begins with, by how many bytes it has, its framing included: there is
+    one at most, and to look it up costs less than to make it."""
+
+    def __missing__(self, size: int) -> bytes:
+        if size > MAX_WHOLE_BYTES:
+            return _NO_START
+        self[size] = _NO_START
+        for body in range(max(size - 8, 1), size - 4):
+            line = b"%x\r\n" % body
+            if len(line) + body + 2 == size:
+                self[size] = line
+        return self[size]
+
+
+_starts = _Starts()
+
+
+def whole_chunk(framed: bytes) -> int:
+    """Where the events begin in `framed`, when it is one HTTP chunk just as wire/http1.chunk makes
+    it, and an EventSplitter that is `between_events` would return them all and be left as it is.
+    Else 0."""
+    start = _starts[len(framed)]
+    if framed.startswith(start) and framed.endswith(_BLANK_FRAMED) and b"[DONE]" not in framed:
+        return len(start)
+    return 0
 
 
 def _last_blank_line(text: bytes) -> int:

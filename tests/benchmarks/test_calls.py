@@ -14,7 +14,7 @@ import pytest
 from benchmarks.calls import Calls, counted
 
 MOST_A_REQUEST = 245
-MOST_AN_EVENT = 13
+MOST_AN_EVENT = 11.5
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from rolemesh.core.types import Flow, Timeouts
+from rolemesh.core.types import Flow, Straight, Timeouts
 from rolemesh.proxy.answer import Answer
 from rolemesh.proxy.connection import Connection
 from rolemesh.proxy.exchange import Exchange
@@ -65,7 +65,7 @@ class RecordedDownstream:
         self.fields = b""
         self.length: int | None = None
         self.pieces: list[bytes] = []
-        self.chunks = 0  # that were passed on as they came
+        self.straight: list[bytes] = []  # what came the short way
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -76,10 +76,14 @@ class RecordedDownstream:
     def written(self) -> bytes:
         return b"".join(self.pieces)
 
-    def connect(self, flow: Flow | None) -> None:
+    def connect(self, flow: Flow | None) -> Straight | None:
+        if self.flow is not None:
+            assert self.flow.straight_bytes == sum(map(len, map(chunk, self.straight)))
+            assert self.flow.straight_body == sum(map(len, self.straight))
         self.flow = flow
         if flow is not None and self.full:
             flow.pause()
+        return None if flow is None else self.write_straight
 
     def start(self, status: int, fields: bytes, length: int | None) -> None:
         assert not self.started
@@ -92,10 +96,13 @@ class RecordedDownstream:
             self.write(body)
         self.end()
 
-    def write_chunk(self, framed: bytes, at: int) -> None:
-        assert chunk(framed[at:-2]) == framed
-        self.chunks += 1
-        self.write(framed[at:-2])
+    def write_straight(self, framed: bytes) -> None:
+        assert self.flow is not None
+        assert self.pieces
+        body = framed.partition(b"\r\n")[2][:-2]
+        assert chunk(body) == framed
+        self.straight.append(body)
+        self.write(body)
 
     def write(self, data: bytes) -> None:
         assert self.started
@@ -127,6 +134,7 @@ class Play:
     def feed(self, *pieces: bytes) -> Play:
         for piece in pieces:
             self.exchange.feed(memoryview(piece))
+        self.exchange.check(self.clock.now)  # the sweep comes by
         return self
 
     def relay(self, splitter: EventSplitter | None = None, *, needs_done: bool = False) -> Play:

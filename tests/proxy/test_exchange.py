@@ -121,11 +121,11 @@ def test_a_chunk_of_whole_events_goes_on_as_it_came() -> None:
     play = Play().feed(STREAM_HEAD, chunk(events[0])).relay(EventSplitter(), needs_done=True)
     for event in events[1:]:
         play.feed(chunk(event))
-    assert play.downstream.chunks == 4
+    assert len(play.downstream.straight) == 4
     play.feed(chunk(b"data: half"), chunk(b"\n\n"), chunk(events[0]), chunk(DONE), LAST)
     assert play.ended
     assert play.downstream.written == b"".join([*events, b"data: half\n\n", events[0], DONE])
-    assert play.downstream.chunks == 5
+    assert len(play.downstream.straight) == 5
 
 
 def test_an_event_is_passed_on_the_moment_it_is_whole() -> None:
@@ -373,6 +373,16 @@ def test_behind_the_head_every_byte_starts_the_silence_anew() -> None:
     broken = failure_of(play)
     assert (broken.failure, broken.reason) == (Failure.IDLE_TIMEOUT, Reason.IDLE_TIMEOUT)
     assert play.connection.aborted
+
+
+def test_a_silence_begins_with_the_sweep_behind_the_last_byte() -> None:
+    play = Play().feed(HEAD).relay()
+    play.exchange.feed(memoryview(b"h"))
+    play.exchange.check(0.25)
+    play.exchange.check(5.25)
+    assert not play.ended
+    play.exchange.check(5.3)
+    assert failure_of(play).failure is Failure.IDLE_TIMEOUT
 
 
 def test_silence_between_head_and_body_counts_as_silence() -> None:

@@ -19,6 +19,7 @@ from rolemesh.server.connection import (
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.progress import STALLED_S
 from tests.server.front import Front
+from tests.server.test_downstream import Told
 
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
 WHOLE = HEAD + b"Content-Length: 2\r\n\r\n{}"
@@ -193,3 +194,9 @@ def test_what_the_parser_says_is_said_in_our_words(
     assert word in refused.message
     assert "s3cret" not in refused.message
     assert isinstance(refused, HeadersTooLarge) is (status == 431)
+
+
+async def test_the_relay_to_a_client_that_leaves_is_paused_at_once(line: Line) -> None:
+    flow = line.connection.flow = Told()
+    line.gone()
+    assert flow.paused

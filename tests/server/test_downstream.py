@@ -8,7 +8,7 @@ import re
 import pytest
 
 from rolemesh.core.types import Flow
-from rolemesh.server.downstream import ConnectionDownstream
+from rolemesh.server.downstream import ConnectionDownstream, bytes_given
 
 FIELDS = b"A: b\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nA: b\r\n"
@@ -65,6 +65,7 @@ class Client:
 class Told:
     def __init__(self) -> None:
         self.paused = 0
+        self.straight_bytes = self.straight_body = 0
 
     def pause(self) -> None:
         self.paused += 1
@@ -195,3 +196,35 @@ def test_a_flow_is_told_at_once_when_the_client_is_full() -> None:
     assert flow.paused == 1
     client.downstream.connect(None)
     assert client.flow is None
+
+
+def test_what_goes_the_short_way_is_counted_with_the_rest() -> None:
+    client, flow = Client(), Told()
+    client.downstream.start(200, FIELDS, None)
+    straight = client.downstream.connect(flow)
+    assert straight is not None
+    client.downstream.write(b"hello")
+    before = client.written
+    straight(b"2\r\nyo\r\n")
+    flow.straight_bytes, flow.straight_body = 7, 2
+    assert bytes_given(client) == before + 7
+    client.downstream.connect(None)
+    assert bytes_given(client) == client.written == before + 7
+    assert client.downstream.body_bytes == 7
+    assert client.bytes_sent.endswith(b"\r\n\r\n5\r\nhello\r\n2\r\nyo\r\n")
+
+
+@pytest.mark.parametrize(
+    ("client", "length"),
+    [(Client(), 5), (Client(head_only=True), None), (Client(old_client=True), None)],
+)
+def test_there_is_no_short_way_but_for_chunks(client: Client, length: int | None) -> None:
+    client.downstream.start(200, FIELDS, length)
+    assert client.downstream.connect(Told()) is None
+
+
+def test_there_is_no_short_way_to_a_client_that_has_left() -> None:
+    client = Client()
+    client.downstream.start(200, FIELDS, None)
+    client.transport = None
+    assert client.downstream.connect(Told()) is None

@@ -386,6 +386,7 @@ class Flowing:
     def __init__(self) -> None:
         self.paused = asyncio.Event()
         self.resumed = asyncio.Event()
+        self.straight_bytes = self.straight_body = 0
 
     def pause(self) -> None:
         self.paused.set()

@@ -15,6 +15,7 @@ from rolemesh.server.lane import MAX_AHEAD_BYTES, LaneConnection
 from rolemesh.server.progress import STALLED_S
 from tests.server.front import LANE, Front
 from tests.server.test_connection import Transport
+from tests.server.test_downstream import Told
 
 START = f"POST {LANE} HTTP/1.1\r\nHost: x\r\n".encode()
 WHOLE = START + b"Content-Length: 2\r\n\r\n{}"
@@ -218,7 +219,9 @@ async def test_a_client_that_leaves_cancels_its_request(front: Front, line: Line
     line.receive(START + b"Content-Length: 9\r\n\r\nhalf")
     await line.served()
     assert front.server.in_flight == 1
+    flow = line.connection.flow = Told()
     line.connection.connection_lost(ConnectionResetError())
+    assert flow.paused  # at once: nothing can be written any more
     await line.served()
     assert front.server.in_flight == 0
     assert [inbound.line.outcome for inbound in front.ended] == ["client_abort"]

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rolemesh.wire.http1 import chunk
-from rolemesh.wire.sse import MAX_HELD_BYTES, EventSplitter
+from rolemesh.wire.sse import MAX_HELD_BYTES, MAX_WHOLE_BYTES, EventSplitter, whole_chunk
 
 LINE_END = st.sampled_from([b"\n", b"\r", b"\r\n"])
 PIECE = st.one_of(
@@ -214,8 +214,8 @@ def test_a_chunk_that_passes_whole_is_one_that_feed_would_return(before: bytes, 
     splitter, other = EventSplitter(), EventSplitter()
     splitter.feed(before)
     other.feed(before)
-    at = splitter.whole_chunk(chunk(now))
-    if at:
+    at = whole_chunk(chunk(now))
+    if at and splitter.between_events:
         assert chunk(now)[at:-2] == now
         assert other.feed(now) == now
         assert (splitter.held, splitter.done, splitter.mid_event) == (
@@ -244,4 +244,11 @@ def test_a_chunk_that_passes_whole_is_one_that_feed_would_return(before: bytes, 
     ],
 )
 def test_what_is_not_just_one_plain_chunk_does_not_pass_whole(framed: bytes) -> None:
-    assert EventSplitter().whole_chunk(framed) == 0
+    assert whole_chunk(framed) == 0
+
+
+def test_a_chunk_of_any_size_but_a_big_one_passes_whole() -> None:
+    for size in range(2, MAX_WHOLE_BYTES + 100):
+        framed = chunk(b"\n" * size)
+        passes = len(framed) <= MAX_WHOLE_BYTES
+        assert whole_chunk(framed) == (len(framed) - size - 2 if passes else 0)
