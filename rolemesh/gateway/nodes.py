@@ -7,9 +7,11 @@ something happened that has to be stored or that waiting requests want to know.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from rolemesh.core.lease import Lease
 from rolemesh.core.registry import Registry
 from rolemesh.errors import InvalidApiKey
 from rolemesh.gateway import doors, view
@@ -18,6 +20,8 @@ from rolemesh.gateway.models import Availability
 from rolemesh.gateway.slots import Slots
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.wire import registration
+
+log = logging.getLogger("rolemesh.gateway")
 
 
 class Nodes:
@@ -44,7 +48,10 @@ class Nodes:
         live = self._live()
         caller = doors.node(live, inbound)
         wish = registration.parse_register(await inbound.request.body(live.max_body_bytes))
-        lease = self._registry.register(wish, caller, self._now())
+        now, before = self._now(), self._registry.get(wish.node_id)
+        lease = self._registry.register(wish, caller, now)
+        if before is not None and self._registry.is_fresh(before, now):
+            _warn_of_another(before, lease)
         return self._accepted(lease.node_id)
 
     async def heartbeat(self, inbound: Inbound) -> Answer:
@@ -111,3 +118,14 @@ class Nodes:
         if lease is not None:
             state["state"] = view.node_state(self._registry, lease, self._now())
         return Answer.json(state)
+
+
+def _warn_of_another(before: Lease, lease: Lease) -> None:
+    """Two nodes of one name take each other's lease, and neither can notice."""
+    if (before.url, before.access_token) != (lease.url, lease.access_token):
+        log.warning(
+            "%s registered from %s without having left %s: do two nodes have this node_id?",
+            lease.node_id,
+            lease.url,
+            before.url,
+        )

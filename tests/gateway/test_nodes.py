@@ -97,6 +97,18 @@ async def test_a_node_registers_and_is_told_when_to_come_again(house: House) -> 
     assert lease.access_token == "s3cret"
 
 
+async def test_another_node_of_the_same_name_is_told_of(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    for wish in (WISH, WISH, {**WISH, "base_url": "http://10.0.0.10:8014"}):
+        assert not caplog.messages
+        await house.say("register", NODE, wish)
+    told = "gpu-1 registered from http://10.0.0.10:8014 without having left http://10.0.0.9:8014:"
+    assert caplog.messages == [f"{told} do two nodes have this node_id?"]
+    await house.say("register", NODE, {**WISH, "access_token": "another"})
+    assert len(caplog.messages) == 2
+
+
 async def test_a_heartbeat_renews_and_an_unknown_node_is_told_so(house: House) -> None:
     assert type(await refusal(house, "heartbeat", NODE, {"node_id": "gpu-1"})) is UnknownNode
     await house.say("register", NODE, WISH)
