@@ -5,7 +5,8 @@ event says beside its choices (usage, timings, model, id) is the answer's; texts
 calls too, each by its index, and log probabilities are strung together as they are written.
 
 Every text in a chat's delta is one of the message, whatever its name: a later build's are kept.
-What is kept is bounded. Nothing raises while it is fed: what is wrong is told by `whole`.
+What is kept is bounded, and small pieces count for the room that they take. Nothing raises while it
+is fed: `is_decided` says that more of the stream changes nothing, and `whole` what came of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from rolemesh.errors import UpstreamError
 from rolemesh.wire.streamable import CHAT
 
 MAX_KEPT_BYTES = 64 * 2**20
+_PIECE_BYTES = 64  # what each text counts for, besides its length
+_CALL_BYTES = 256
 _QUOTE = ord('"')
 _ORDER = ("choices", "created", "model", "system_fingerprint", "object", "usage", "id", "timings")
 
@@ -78,12 +81,15 @@ class _Call:
     name: str = ""
     arguments: list[str] = field(factory=list)
 
-    def add(self, delta: _CallDelta) -> None:
+    def add(self, delta: _CallDelta) -> int:
+        """Returns what it counts for."""
         self.id = delta.id or self.id
         self.type = delta.type or self.type
-        if delta.function is not None:
-            self.name = delta.function.name or self.name
-            self.arguments.append(delta.function.arguments or "")
+        function = delta.function or _Function()
+        self.name = function.name or self.name
+        self.arguments.append(function.arguments or "")
+        texts = (delta.id, delta.type, function.name, function.arguments)
+        return sum(len(text or "") for text in texts) + _PIECE_BYTES
 
     def told(self) -> dict[str, Any]:
         function = {"name": self.name, "arguments": "".join(self.arguments)}
@@ -106,9 +112,14 @@ class Assembler:
         self._probabilities: list[bytes] = []
         self._finish_reason: str | None = None
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether `whole` knows its answer, however the stream goes on."""
+        return self._done or self._error is not None or self._flaw is not None
+
     def feed(self, data: bytes) -> None:
         """More of the stream, cut anywhere."""
-        if self._flaw is not None:
+        if self.is_decided:
             return
         try:
             for line in self._lines(data):
@@ -119,7 +130,8 @@ class Assembler:
             self._flaw = f"its answer is larger than {MAX_KEPT_BYTES} bytes"
 
     def whole(self) -> Assembled:
-        """Call it when the stream has ended. Raises UpstreamError when there is no whole answer."""
+        """Call it when that is decided, or the stream has ended. Raises UpstreamError when there is
+        no whole answer."""
         if self._error is not None:
             return Assembled(_status(self._error), b'{"error":' + bytes(self._error) + b"}")
         if self._flaw is not None:
@@ -176,22 +188,24 @@ class Assembler:
         if choice.logprobs is not None:
             entries = [bytes(entry) for entry in choice.logprobs.content or []]
             self._probabilities += entries
-            self._kept_bytes += sum(map(len, entries))
+            self._kept_bytes += sum(map(len, entries)) + _PIECE_BYTES * len(entries)
 
     def _take_calls(self, deltas: list[_CallDelta]) -> None:
         for delta in deltas:
             # An index may be new, but it leaves none out.
             if delta.index == len(self._calls):
                 self._calls.append(_Call())
+                self._kept_bytes += _CALL_BYTES
             if not 0 <= delta.index < len(self._calls):
                 raise msgspec.DecodeError("a tool call's index")
-            self._calls[delta.index].add(delta)
-            if delta.function is not None:
-                self._kept_bytes += len(delta.function.arguments or "")
+            self._kept_bytes += self._calls[delta.index].add(delta)
 
     def _add_text(self, name: str, text: str) -> None:
-        self._texts.setdefault(name, []).append(text)
-        self._kept_bytes += len(text)
+        if name not in self._texts:
+            self._texts[name] = []
+            self._kept_bytes += len(name) + _PIECE_BYTES
+        self._texts[name].append(text)
+        self._kept_bytes += len(text) + _PIECE_BYTES
 
     def _chat_choice(self) -> dict[str, Any]:
         texts = {name: "".join(parts) for name, parts in self._texts.items()}

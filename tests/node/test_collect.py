@@ -109,6 +109,50 @@ async def test_a_child_that_dies_in_mid_answer_is_broken() -> None:
     assert broken.value.failure is Failure.CUT
 
 
+@pytest.mark.parametrize("goes_on", [b":\n\n", b"data: {{{\n\n", b"x" * 100])
+async def test_what_is_decided_is_told_though_the_stream_goes_on(goes_on: bytes) -> None:
+    child = Child()
+    child.send(HEAD + chunk(event("a")) + chunk(DONE))
+    waiting = asyncio.create_task(child.collected())
+    async with asyncio.timeout(5):
+        while not waiting.done():
+            child.send(chunk(goes_on))
+            await asyncio.sleep(0.01)
+    assert text_of(waiting.result()) == "a"
+    assert not child.connection.kept
+
+
+async def test_an_error_event_is_told_though_the_child_is_lost_behind_it() -> None:
+    child = Child()
+    child.send(HEAD)
+    waiting = asyncio.create_task(child.collected())
+    await asyncio.sleep(0)
+    child.send(chunk(b'data: {"error":{"code":503}}\n\n'))
+    child.exchange.lost(orderly=False)
+    assert await waiting == (503, {"error": {"code": 503}})
+
+
+async def test_what_cannot_be_read_is_an_error_though_the_stream_goes_on() -> None:
+    child = Child()
+    child.send(HEAD + chunk(b"data: {{{\n\n") + chunk(b":\n\n"))
+    async with asyncio.timeout(5):
+        with pytest.raises(UpstreamError, match="cannot be read"):
+            await child.collected()
+
+
+async def test_the_end_of_a_stream_just_behind_its_answer_keeps_the_connection() -> None:
+    child = Child()
+    child.send(HEAD + chunk(event("a")))
+    waiting = asyncio.create_task(child.collected())
+    await asyncio.sleep(0)
+    child.send(chunk(DONE))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    child.send(LAST)
+    assert text_of(await waiting) == "a"
+    assert child.connection.kept
+
+
 async def test_whoever_leaves_frees_the_slot_of_a_real_child(slow_llama: LlamaServer) -> None:
     """Of a call that is not streamed llama-server notices nothing, and goes on to its end."""
     loop = asyncio.get_running_loop()

@@ -223,3 +223,31 @@ def test_what_is_kept_is_bounded(ended: bool) -> None:
         assembler.feed(piece)
     with pytest.raises(UpstreamError, match="larger than"):
         assembler.whole()
+
+
+SMALL = 2000
+SMALL_PIECES = {
+    "log probabilities": completion_event("", {"content": [1] * SMALL}),
+    "texts": chat_event({"content": ""}) * SMALL,
+    "names": chat_event({f"name{index}": "" for index in range(SMALL)}),
+    "pieces of a call": chat_event({"tool_calls": [{"index": 0}] * SMALL}),
+    "calls": chat_event({"tool_calls": [{"index": index} for index in range(SMALL)]}),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_PIECES)
+def test_small_pieces_count_for_the_room_that_they_take(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("rolemesh.wire.assemble.MAX_KEPT_BYTES", SMALL * 60)
+    with pytest.raises(UpstreamError, match="larger than"):
+        assembled(SMALL_PIECES[name] + DONE)
+
+
+@pytest.mark.parametrize("more", [DONE, b"data: {\n\n", event({"error": {"code": 400}})])
+def test_it_is_decided_as_soon_as_nothing_can_change_it(more: bytes) -> None:
+    assembler = Assembler(CHAT)
+    assembler.feed(chat_event({"content": "a"}))
+    assert not assembler.is_decided
+    assembler.feed(more)
+    assert assembler.is_decided
