@@ -21,6 +21,7 @@ from rolemesh.core.health import Reason
 from rolemesh.core.types import Downstream
 from rolemesh.errors import (
     InvalidValue,
+    NoAvailableBackend,
     RoleMeshError,
     ShuttingDown,
     UpstreamError,
@@ -48,6 +49,9 @@ EVENT_STREAM = b"text/event-stream"
 COMMENT = b":\n\n"
 COMMENT_S = 10.0
 MAX_ERROR_BYTES = 65_536
+# Of requests that wait for their models, all together: so many of the largest, or this much.
+WAITING_BODIES = 8
+MIN_WAITING_BYTES = 256 * 2**20
 _VIA = (b"Via", b"1.1 rolemesh-node")
 _STREAM_TYPE = lines([(b"Content-Type", EVENT_STREAM)])
 # Not the child's failures: what it cannot do, and too many requests at once.
@@ -84,6 +88,7 @@ class Forward:
         self._metrics = metrics
         self._draining = draining
         self._comment_s = comment_s
+        self._waiting_bytes = 0
 
     async def serve(self, inbound: Inbound) -> None:
         """Handler of the model paths. Raises RoleMeshError when there is no answer to relay."""
@@ -131,6 +136,9 @@ class Forward:
         inbound = call.inbound
         inbound.phase = "load"
         queue_s = call.live.config.timeouts.queue_s
+        size = len(call.data)
+        self._check_room(call.live, size)
+        self._waiting_bytes += size
         waiting = asyncio.create_task(self._supervisor.acquire(call.charge, queue_s))
         try:
             while not (await asyncio.wait({waiting}, timeout=self._comment_s))[0]:
@@ -143,7 +151,17 @@ class Forward:
             waiting.cancel()
             raise
         finally:
+            self._waiting_bytes -= size
             del waiting  # it holds what it raised, and that this frame
+
+    def _check_room(self, live: Live, size: int) -> None:
+        """A load takes minutes, and prompts may be large. Raises NoAvailableBackend."""
+        limit = max(WAITING_BODIES * live.max_body_bytes, MIN_WAITING_BYTES)
+        if self._waiting_bytes + size > limit:
+            raise NoAvailableBackend(
+                "The model is not ready, and too much is waiting already for it or others.",
+                retry_after_s=5,
+            )
 
     def _comment(self, call: Call) -> None:
         inbound, downstream = call.inbound, call.inbound.downstream
@@ -175,6 +193,9 @@ class Forward:
             return worked
         except Broken as broken:
             result = broken.failure.value
+            raise
+        except UpstreamError:
+            result = Failure.BAD_ANSWER.value
             raise
         finally:
             if exchange is not None:

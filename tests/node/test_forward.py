@@ -27,6 +27,7 @@ from rolemesh.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from rolemesh.node import forward
 from rolemesh.node.charge import Charge
 from rolemesh.node.forward import Forward
 from rolemesh.node.live import live_of
@@ -106,11 +107,12 @@ class House:
         self.supervisor = ScriptedSupervisor()
         self.drained = False
         self.live = live_of(NodeFile(), "box", "t0ken")
+        self.metrics = Metrics()
         self.forward = Forward(
             lambda: self.live,
             cast(Supervisor, self.supervisor),
             self.pools.as_pools(),
-            Metrics(),
+            self.metrics,
             lambda: self.drained,
             comment_s,
         )
@@ -283,6 +285,12 @@ async def test_a_child_that_is_lost_is_an_error_for_another_node_to_mend(
     assert house.supervisor.worked == [worked]
 
 
+async def test_an_answer_that_is_none_counts_as_a_bad_one(house: House) -> None:
+    await house.failure(stream(b"data: {\n\n"))
+    assert house.pools.connections[-1].aborted
+    assert b'attempts_total{backend="a",result="bad_answer"} 1.0' in await house.metrics.render()
+
+
 async def test_a_child_that_has_just_ended_is_not_asked(house: House) -> None:
     house.supervisor.charge.run = None
     assert isinstance(await house.failure(), NoAvailableBackend)
@@ -382,6 +390,31 @@ async def test_who_leaves_in_the_moment_it_is_ready_gives_it_back(house: House) 
             await task
         await turns()
         assert house.supervisor.held == 0
+
+
+async def test_what_waits_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, for whichever model; what is turned away has waited for nothing."""
+    monkeypatch.setattr(forward, "MIN_WAITING_BYTES", 25_000)
+    monkeypatch.setattr(forward, "WAITING_BODIES", 0)
+    house = House()
+    loaded = house.load()
+    large = {"messages": ["x" * 10_000]}
+    tasks = [asyncio.create_task(house.forward.serve(made(CHAT, {"model": "a", **large})))
+             for _ in range(3)]  # fmt: skip
+    await turns()
+    assert [task.done() for task in tasks] == [False, False, True]
+    error = tasks.pop().exception()
+    assert isinstance(error, NoAvailableBackend)
+    assert error.retry_after_s
+    assert house.supervisor.waiting == 2
+    tasks.pop().cancel()
+    await turns()
+    tasks.append(asyncio.create_task(house.forward.serve(made(CHAT, {"model": "a", **large}))))
+    await turns()
+    house.play(stream(PIECE, DONE) + END, stream(PIECE, DONE) + END)
+    loaded.set_result(None)
+    await asyncio.gather(*tasks)
+    assert house.supervisor.worked == [True, True]
 
 
 async def begun(house: House, path: str = CHAT) -> tuple[asyncio.Task[None], Inbound]:
