@@ -91,7 +91,8 @@ gateways:
   # Any number. The key is the gateway's keys/node.key: copy it here, readable by you alone.
 {gateways}
 llama_server:
-  # A path, a name in $PATH, or builtin: the llama.cpp of `pip install "rolemesh[llama]"`, CPU only.
+  # A path, a name in $PATH, or builtin: the llama.cpp of the [llama] extra, CPU only (to install
+  # it, in a clone: pip install '.[llama]').
   path: llama-server
 
 # Which devices: all GPUs (or none, or a list such as [0, 1]); the CPU where there is no GPU.

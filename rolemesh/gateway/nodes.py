@@ -50,7 +50,9 @@ class Nodes:
         wish = registration.parse_register(await inbound.request.body(live.max_body_bytes))
         now, before = self._now(), self._registry.get(wish.node_id)
         lease = self._registry.register(wish, caller, now)
-        if before is not None and self._registry.is_fresh(before, now):
+        if before is None or not self._registry.is_fresh(before, now):
+            log.info("node %s registered: %s", lease.node_id, lease.url)
+        else:
             _warn_of_another(before, lease)
         return self._accepted(lease.node_id)
 
@@ -70,18 +72,21 @@ class Nodes:
             self._registry.goodbye(node_id, doors.node(live, inbound))
         else:
             self._registry.goodbye(node_id)
+        log.info("node %s has left", node_id)
         self._changed()
         return Answer.json({"status": "ok", "node_id": node_id})
 
     async def drain(self, inbound: Inbound) -> Answer:
         doors.admin(self._live(), inbound)
         self._registry.drain(inbound.params["node_id"])
+        log.info("node %s is drained", inbound.params["node_id"])
         self._changed()
         return self._told(inbound.params["node_id"])
 
     async def resume(self, inbound: Inbound) -> Answer:
         doors.admin(self._live(), inbound)
         self._registry.resume(inbound.params["node_id"])
+        log.info("node %s is resumed", inbound.params["node_id"])
         self._changed()
         return self._told(inbound.params["node_id"])
 

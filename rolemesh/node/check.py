@@ -5,8 +5,8 @@ is then FATAL with the reason while everything else keeps serving. What the conf
 show has been told by then (config/checks_node). Nothing is started here but the program, with
 `--help`.
 
-Reasons reach clients in errors: there are neither paths nor values in them. Blocks: not for the
-event loop.
+A model's reason reaches clients in errors: there are neither paths nor values in it. Blocks: not
+for the event loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rolemesh.config.tree import Path, Problem, nearest_origin, shown_key
 from rolemesh.core.devices import CPU, Device, named
 from rolemesh.errors import RunError
 from rolemesh.node import command
-from rolemesh.node.programs import BUILTIN, Program, find
+from rolemesh.node.programs import BUILTIN, WHAT, Program, find
 from rolemesh.wire import gguf
 
 Flaw = tuple[Path, str]
@@ -126,7 +126,7 @@ def _program_flaws(config: NodeFile) -> Iterator[Flaw]:
     try:
         program = _program(llama)
     except RunError as error:
-        yield ("llama_server", "path"), error.message
+        yield ("llama_server", "path"), error.message.replace(WHAT, llama.path)
         return
     if reason := program.known.flaw(llama.args):
         yield ("llama_server", "args"), reason
@@ -138,7 +138,7 @@ def _program_flaws(config: NodeFile) -> Iterator[Flaw]:
 def _file_flaws(config: NodeFile) -> Iterator[Flaw]:
     for number, section in enumerate(config.models):
         if reason := model_flaw(section.path):
-            yield ("models", number, "path"), reason
+            yield ("models", number, "path"), f"{section.path} {reason}"
 
 
 def _place_flaws(config: NodeFile, devices: Sequence[Device]) -> Iterator[Flaw]:

@@ -26,6 +26,7 @@ from rolemesh.errors import RunError
 from rolemesh.wire.llama_help import ASSUMED, Help, read_help
 
 BUILTIN = "builtin"
+WHAT = "the program of llama_server.path"  # no path: clients may read it
 WITHIN_S = 10.0
 MOST_BYTES = 1024 * 1024
 
@@ -50,9 +51,12 @@ def find(path: str, env: Mapping[str, str]) -> Program:
         return Program(tuple(builtin.command()), read_help(builtin_flags.listing()))
     found = shutil.which(path, path=env.get("PATH", os.defpath))
     if found is None:
-        raise RunError(f"the program of llama_server.path {_absence(path)}")
+        raise RunError(f"{WHAT} {_absence(path)}")
     program = os.path.abspath(found)
-    return Program((program,), _known(program, env))
+    known = _known(program, env)
+    if known.first_known("--model") is None:
+        raise RunError(f"{WHAT} tells of no --model in its --help: is it a llama-server?")
+    return Program((program,), known)
 
 
 def _absence(path: str) -> str:

@@ -189,7 +189,7 @@ def test_every_problem_is_named_by_its_key(told: Callable[..., list[str]]) -> No
     assert told(models, BOTH, args=["--numa", "isolate"]) == [
         "llama_server.args: --numa is no flag of this llama-server",
         "models[1].args: --mlock is no flag of this llama-server",
-        "models[0].path: does not exist",
+        "models[0].path: /nowhere/m.gguf does not exist",
         "models[0].device: GPU 3 is none of this node's devices",
         "models[1].device: GPU-c is none of this node's devices",
     ]
@@ -197,7 +197,18 @@ def test_every_problem_is_named_by_its_key(told: Callable[..., list[str]]) -> No
 
 def test_a_missing_program_is_told_once(told: Callable[..., list[str]]) -> None:
     assert told([{}, {}], BOTH, path="/nowhere/server") == [
-        "llama_server.path: the program of llama_server.path does not exist"
+        "llama_server.path: /nowhere/server does not exist"
+    ]
+
+
+def test_a_program_that_tells_of_no_model_is_no_llama_server(
+    told: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    other = tmp_path / "other-server"
+    other.write_text("#!/bin/sh\necho ' --port N  where to listen'\n")
+    other.chmod(0o755)
+    assert told([{}], BOTH, path=str(other)) == [
+        f"llama_server.path: {other} tells of no --model in its --help: is it a llama-server?"
     ]
 
 
