@@ -53,10 +53,7 @@ def find(path: str, env: Mapping[str, str]) -> Program:
     if found is None:
         raise RunError(f"{WHAT} {_absence(path)}")
     program = os.path.abspath(found)
-    known = _known(program, env)
-    if known.first_known("--model") is None:
-        raise RunError(f"{WHAT} tells of no --model in its --help: is it a llama-server?")
-    return Program((program,), known)
+    return Program((program,), _known(program, env))
 
 
 def _absence(path: str) -> str:

@@ -201,17 +201,6 @@ def test_a_missing_program_is_told_once(told: Callable[..., list[str]]) -> None:
     ]
 
 
-def test_a_program_that_tells_of_no_model_is_no_llama_server(
-    told: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    other = tmp_path / "other-server"
-    other.write_text("#!/bin/sh\necho ' --port N  where to listen'\n")
-    other.chmod(0o755)
-    assert told([{}], BOTH, path=str(other)) == [
-        f"llama_server.path: {other} tells of no --model in its --help: is it a llama-server?"
-    ]
-
-
 def test_a_program_that_does_not_tell_its_flags_is_not_judged_by_them(
     told: Callable[..., list[str]], tmp_path: Path
 ) -> None:
