@@ -3,17 +3,21 @@ told in a stream. Requests of clients are relayed instead."""
 
 from __future__ import annotations
 
+import asyncio
+
 from rolemesh.core.types import Flow
 from rolemesh.proxy.exchange import Exchange
 
 
 class Whole:
-    """core.types.Downstream that keeps the body, and no more than `max_bytes` of it."""
+    """core.types.Downstream that keeps the body, and no more than `max_bytes` of it: then `full` is
+    done."""
 
     started = False
     gone = False
 
     def __init__(self, max_bytes: int) -> None:
+        self.full: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._left = max_bytes
         self._parts: list[bytes] = []
 
@@ -35,6 +39,8 @@ class Whole:
         kept = data[: self._left]
         self._left -= len(kept)
         self._parts.append(kept)
+        if len(kept) < len(data) and not self.full.done():
+            self.full.set_result(None)
 
     def end(self) -> None:
         """Nothing is left to do."""
@@ -44,12 +50,14 @@ class Whole:
 
 
 async def whole_body(exchange: Exchange, max_bytes: int) -> bytes:
-    """Waits for the end of the answer. Raises Broken."""
+    """Waits for the end of the answer, or of the room for it. Raises Broken."""
     whole = Whole(max_bytes)
     ended = exchange.relay(whole, b"", None, needs_done=False)
     try:
         if ended is not None:
-            await ended
+            await asyncio.wait((ended, whole.full), return_when=asyncio.FIRST_COMPLETED)
+            if not whole.full.done():
+                await ended
     finally:
         del ended  # it holds what it raised, and that this frame
     return whole.body

@@ -493,6 +493,18 @@ async def test_a_refusal_that_is_no_error_is_told_in_our_words(body: bytes) -> N
     assert "418" in told["error"]["message"]
 
 
+async def test_a_refusal_without_end_is_told_all_the_same() -> None:
+    house = House(comment_s=0.01)
+    loaded = house.load()
+    house.play(answer(418, b"x" * 70_000)[:-1])
+    task, one = await begun(house)
+    loaded.set_result(None)
+    async with asyncio.timeout(5):
+        await task
+    assert b"HTTP 418" in client(one).written
+    assert house.pools.connections[-1].aborted
+
+
 async def test_a_load_that_fails_behind_comments_has_a_stream_to_tell_it_in() -> None:
     house = House(comment_s=0.01)
     loaded = house.load()
