@@ -151,7 +151,8 @@ def _is_alive(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] not in "ZX" or int(fields[17]) > 1  # the other threads may be ending still
 
 
 def _parents() -> dict[int, int]:

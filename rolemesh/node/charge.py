@@ -48,7 +48,6 @@ class Charge:
     run: Run | None = None
     in_flight: int = 0
     last_used: float = 0.0
-    failed_requests: int = 0
     loaded_s: float | None = None
     leaving: int = 0
     outdated: bool = False
@@ -60,8 +59,12 @@ class Charge:
 
     @property
     def is_ready(self) -> bool:
-        """Not when its process has just ended, either: what is left of it is on its way out."""
-        return self.child.state is State.READY and self.run is not None and not self.run.has_exited
+        """Not when its process has just ended, either: what is left of it is on its way out. Nor
+        while it is in doubt whether its port is its own."""
+        run = self.run
+        if self.child.state is not State.READY or run is None:
+            return False
+        return not run.has_exited and not run.in_doubt
 
     @property
     def facts(self) -> Facts:

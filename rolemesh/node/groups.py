@@ -3,11 +3,12 @@ and every process that carries its marker in the environment (a grandchild may c
 
 Asked by `process` (a child that is to end), by `guardian_main` (the node has died) and by
 `leftovers` (a former run's). Blocks: not for the event loop. The guardian has to be small, so this
-imports nothing but `os` and `time`, and no types when it runs.
+imports nothing but `errno`, `os` and `time`, and no types when it runs.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -22,6 +23,7 @@ SIGKILL = 9
 _POLL_S = 0.05
 _EXEC_POLL_S = 0.002
 _EXEC_LOOKS = 25
+_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM})
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 
 
@@ -129,11 +131,15 @@ def end(
     Somebody may be forked while /proc is read: nobody is left when several `looks` say so."""
     begun = time.monotonic()
     asked: set[int] = set()
+    left: set[int] = set()
     empty = 0
     while True:
-        left = family.living(table())
         waited_s = time.monotonic() - begun
-        empty = 0 if left else empty + 1
+        try:
+            left = family.living(table())
+            empty = 0 if left else empty + 1
+        except OSError:  # there is no descriptor now: there may be one soon
+            empty = 0
         if empty >= looks or waited_s >= give_up_s:
             return asked, left
         killing = waited_s >= patience_s
@@ -185,9 +191,17 @@ def _add_descendants(found: set[int], processes: Mapping[int, Entry]) -> None:
 
 
 def _read(path: str) -> bytes | None:
-    """None where the process has ended meanwhile or is another user's."""
+    """None where the process has ended meanwhile or is another user's. Raises OSError when that
+    cannot be told: without a descriptor, say."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.readall()
-    except OSError:
+    except OSError as error:
+        if not is_gone(error):
+            raise
         return None
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether a look into /proc failed for the process's sake, and not for ours."""
+    return error.errno in _GONE

@@ -11,6 +11,8 @@ import os
 import socket
 from collections.abc import Collection, Iterable
 
+from rolemesh.node import groups
+
 _LISTEN = b"0A"
 # As in /proc/net/tcp: 32-bit words in the host's byte order; both orders are looked for.
 _LOCAL = (
@@ -30,8 +32,14 @@ def free_port(taken: Collection[int] = ()) -> int:
             return port
 
 
+def is_bound(port: int) -> bool:
+    """Whether anybody listens on 127.0.0.1:port. Raises OSError."""
+    return bool(_listening(port))
+
+
 def listens(port: int, pids: Iterable[int]) -> bool:
-    """Whether whoever connects to 127.0.0.1:port reaches one of these processes, and no other."""
+    """Whether whoever connects to 127.0.0.1:port reaches one of these processes, and no other.
+    Raises OSError when that cannot be seen now."""
     sockets = _listening(port)
     return bool(sockets) and sockets <= _sockets(pids)
 
@@ -45,7 +53,7 @@ def _listening_in(table: str, port: bytes) -> Iterable[bytes]:
     try:
         with open(table, "rb") as file:
             lines = [line.split() for line in file][1:]
-    except OSError:  # no IPv6 in this kernel
+    except FileNotFoundError:  # no IPv6 in this kernel
         return
     for fields in lines:
         address, _, number = fields[1].rpartition(b":")
@@ -61,8 +69,10 @@ def _sockets(pids: Iterable[int]) -> set[bytes]:
 def _descriptors(folder: str) -> Iterable[str]:
     try:
         names = os.listdir(folder)
-    except OSError:  # it has ended, or is another user's
+    except OSError as error:
+        if not groups.is_gone(error):
+            raise
         return
     for name in names:
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # closed meanwhile
             yield os.readlink(f"{folder}/{name}")

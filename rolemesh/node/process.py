@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import shlex
 import signal
@@ -24,6 +25,8 @@ from rolemesh.node import child_output, groups, ports
 from rolemesh.node.child_log import ChildLog
 from rolemesh.node.child_output import ChildOutput
 from rolemesh.node.guardian import Guardian
+
+log = logging.getLogger("rolemesh.node")
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.25
@@ -67,6 +70,7 @@ class Process:
         root = (self.pid, self.started_at)
         self._family = groups.Family([root], marker, since=self.started_at)
         self._asked: set[int] = set()
+        self._blind = False
         guardian.watch(self.pid, self.started_at, marker)
         loop.add_reader(spawned.pidfd, self._on_exit)
 
@@ -123,7 +127,14 @@ class Process:
         await self._gone.wait()
 
     def listens(self, port: int) -> bool:
-        """Whether 127.0.0.1:port is this child's. Blocks: call it in a thread."""
+        """Whether 127.0.0.1:port is this child's. Blocks: call it in a thread. Raises OSError."""
+        known = {
+            pid
+            for pid, started_at in self._family.seen.items()
+            if (each := groups.entry(pid)) is not None and each.started_at == started_at
+        }
+        if ports.listens(port, known):  # as nearly always, at a small part of the cost
+            return True
         return ports.listens(port, self._family.living(groups.table()))
 
     def work(self) -> int:
@@ -152,8 +163,7 @@ class Process:
         pause_s = _FIRST_PAUSE_S
         while True:
             self._again.clear()
-            left = await asyncio.to_thread(self._signal_everybody)
-            if not left and self.exited.done():
+            if await self._nobody_left() and self.exited.done():
                 break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -162,11 +172,22 @@ class Process:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_OUTPUT_S):
                 await self._output.ended.wait()
-        await asyncio.to_thread(
-            self._log.note, f"{self.pid} has ended: {how(self.exited.result())}"
-        )
+        with contextlib.suppress(RuntimeError):  # no thread now: the line is missing
+            await asyncio.to_thread(
+                self._log.note, f"{self.pid} has ended: {how(self.exited.result())}"
+            )
         self._guardian.forget(self.marker)
         self._gone.set()
+
+    async def _nobody_left(self) -> bool:
+        try:
+            return not await asyncio.to_thread(self._signal_everybody)
+        except (OSError, RuntimeError) as error:  # no descriptor or thread now: the next look tells
+            if not self._blind:
+                log.warning("the processes of child %d cannot be seen, and are looked for again:"
+                            " %s", self.pid, error)  # fmt: skip
+            self._blind = True
+            return False
 
     def _signal_everybody(self) -> set[int]:
         """In a thread. Returns who is left. First everybody is looked for: once a wrapper has

@@ -1,7 +1,7 @@
 """One run of a child: from the wish for a process to the end of its last descendant.
 
 Made by the supervisor, which hears in events (core/lifecycle) what becomes of it. A run starts the
-process, waits until it answers, and then looks now and then whether it still moves.
+process, waits until it answers, and has it watched from then on (`watch`).
 
 A server is trusted only once the socket that answers belongs to the run's own processes: somebody
 else's would otherwise be sent requests, and the key. Until then nothing secret is sent.
@@ -28,6 +28,7 @@ from rolemesh.node.gpu import Gpus
 from rolemesh.node.guardian import Guardian
 from rolemesh.node.process import Process, StartFailed, how
 from rolemesh.node.state import NodeState
+from rolemesh.node.watch import Watch
 
 log = logging.getLogger("rolemesh.node")
 
@@ -35,9 +36,6 @@ HOST = "127.0.0.1"
 FIRST_LOOK_S = 0.02
 LONGEST_LOOK_S = 0.25
 MOVES_EVERY_S = 1.0
-WATCH_S = 10.0
-HEALTH_S = 30.0
-SICK_AFTER = 3  # unanswered looks at an idle child
 SETTLE_S = 5.0  # what a GPU's memory may take to come back
 REASON_LINES = 3
 MAX_REASON = 500
@@ -93,6 +91,7 @@ class Run:
         self._busy = busy
         self._loop = asyncio.get_running_loop()
         self._process: Process | None = None
+        self._watch: Watch | None = None
         self._began_at = self._loop.time()
         self._ending = False
         self._killed = False
@@ -107,6 +106,16 @@ class Run:
     def has_exited(self) -> bool:
         """The process, at least; others of it may be there still."""
         return self._process is not None and self._process.exited.done()
+
+    @property
+    def in_doubt(self) -> bool:
+        """A request has failed, and it is not known yet whether the port is still its own."""
+        return self._watch is not None and self._watch.in_doubt
+
+    def heard(self, *, worked: bool) -> None:
+        """What came of a request."""
+        if self._watch is not None:
+            self._watch.heard(worked=worked)
 
     def uptime_s(self, now: float) -> float:
         return round(now - self._began_at, 1)
@@ -192,11 +201,13 @@ class Run:
 
     async def _look_after(self, process: Process) -> None:
         try:
-            if await self._until_it_answers(process):
-                await self._watch(process)
+            if await self._until_it_answers(process) and self._watch is not None:
+                await self._watch.run()
         except Exception:  # the border of a task: a child that nobody looks after is ended
             log.exception("%s is looked after no more", self.launch.section.model_id)
             process.kill()
+        finally:
+            self._watch = None  # which knows this run
 
     async def _until_it_answers(self, process: Process) -> bool:
         backend, asker = self.backend, self._equipment.asker
@@ -212,6 +223,8 @@ class Run:
                 return False
             if health is Health.READY:
                 self.facts = await asker.facts(backend, self.launch.section)
+                work = await asker.work(backend)
+                self._watch = self._watch_of(process, backend, work)
                 if not process.exited.done():
                     self._tell(self, Answered())
                 return True
@@ -221,12 +234,18 @@ class Run:
                 self._tell(self, Moved())
             elif now >= next_move:
                 next_move = now + MOVES_EVERY_S
-                moves = process.last_output_at, await asyncio.to_thread(process.work)
+                moves = process.last_output_at, await self._work(process)
                 if moves != moved_at:
                     moved_at = moves
                     self._tell(self, Moved())
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_LOOK_S, pause_s * 1.5)
+
+    async def _work(self, process: Process) -> int:
+        try:
+            return await asyncio.to_thread(process.work)
+        except (OSError, RuntimeError):  # no descriptor or thread now: it is not the child's fault
+            return 0
 
     async def _is_ours(self, process: Process, port: int) -> bool:
         if await asyncio.to_thread(process.listens, port):
@@ -234,34 +253,14 @@ class Run:
         # It may have ended between the two looks.
         return process.exited.done()
 
-    async def _watch(self, process: Process) -> None:
-        """While it is READY: does it answer, and do its busy slots bring something forth?"""
-        backend, asker = self.backend, self._equipment.asker
-        if backend is None:
-            return
-        unanswered = 0
-        work: object = None
-        moved_at = looked_at = self._loop.time()
-        while True:
-            await asyncio.sleep(min(WATCH_S, self.launch.stuck_s))
-            now = self._loop.time()
-            if self._busy():
-                done = await asker.work(backend)
-                if done is not None and done != work:
-                    work, moved_at = done, now
-                elif now - moved_at >= self.launch.stuck_s:
-                    self._tell(self, Sick(f"busy for {now - moved_at:.0f} s without a token"))
-                    return
-                continue
-            moved_at = now
-            if now - looked_at < HEALTH_S:
-                continue
-            looked_at = now
-            healthy = await asker.health(backend) is Health.READY
-            unanswered = 0 if healthy else unanswered + 1
-            if unanswered >= SICK_AFTER:
-                self._tell(self, Sick("it runs and does not answer"))
-                return
+    def _watch_of(
+        self, process: Process, backend: Backend, work: tuple[bytes, ...] | None
+    ) -> Watch:
+        return Watch(
+            process, backend, self._equipment.asker, self._busy, self.launch.stuck_s, work,
+            settled=lambda: self._tell(self, Answered()),
+            sick=lambda reason: self._tell(self, Sick(reason)),
+        )  # fmt: skip
 
     def _reason(self, code: int) -> str:
         if self._why is not None:

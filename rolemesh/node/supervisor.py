@@ -30,7 +30,6 @@ from rolemesh.core.lifecycle import (
     Load,
     Possible,
     Resume,
-    Sick,
     Start,
     State,
     Stop,
@@ -45,7 +44,6 @@ from rolemesh.node.run import Equipment, Launch, Run
 
 log = logging.getLogger("rolemesh.node")
 
-MAX_FAILED_REQUESTS = 5  # in a row: it answers its probe, and nothing else
 KILLED_S = 5.0
 SHORTEST_S = 0.001
 VACATED_S = 10.0  # so long after a child has gone, a GPU's memory may be on its way back
@@ -142,12 +140,8 @@ class Supervisor:
         """`worked`: whether the child did its part; None: that was not seen."""
         charge.in_flight -= 1
         charge.last_used = self._loop.time()
-        if worked is not None:
-            charge.failed_requests = 0 if worked else charge.failed_requests + 1
-        if charge.failed_requests >= MAX_FAILED_REQUESTS:
-            charge.failed_requests = 0
-            if charge.run is not None and not charge.run.has_exited:
-                self._feed(charge, Sick(f"{MAX_FAILED_REQUESTS} requests in a row failed"))
+        if worked is not None and charge.run is not None:
+            charge.run.heard(worked=worked)
         if charge.in_flight:
             return
         if charge.child.state is State.DRAINING:
@@ -349,7 +343,6 @@ class Supervisor:
             charge.section, wishes.llama, devices, tuple(wishes.devices),
             self._just_vacated(devices), wishes.stuck_s,
         )  # fmt: skip
-        charge.failed_requests = 0
         charge.run = Run(
             launch, self._equipment, partial(self._heard, charge), lambda: charge.in_flight > 0
         )
@@ -362,8 +355,11 @@ class Supervisor:
 
     def _heard(self, charge: Charge, run: Run, event: Event) -> None:
         """What a run tells when the child has got another one, or none, is not news."""
-        if charge.run is run:
-            self._feed(charge, event)
+        if charge.run is not run:
+            return
+        self._feed(charge, event)
+        if charge.is_ready:  # again: it was in doubt
+            charge.grant()
 
     def _entered(self, charge: Charge, before: Child) -> None:
         child = charge.child

@@ -3,10 +3,10 @@
     python -I -S obedient.py --port N --alias ID ...        (with OBEDIENT_DIR in its environment)
 
 It knows its files by the model's id: while `ID.hold` is there it loads, and where `ID.fail` is it
-then ends, exit code 1. Each request that it gets is a line of `requests`, each client that left
-before its answer's end one of `left`. `do` may have: `status` and `json`, for a plain answer;
-`events`, `times` over and with `gap_s` between them, for a stream, and `then`: done, cut, stall or
-die. See `scripted`.
+then ends, exit code 1; where `ID.spoiled` is every request fails. Each request that it gets is a
+line of `requests`, each client that left before its answer's end one of `left`. `do` may have:
+`status` and `json`, for a plain answer; `events`, `times` over and with `gap_s` between them, for a
+stream, and `then`: done, cut, stall or die. See `scripted`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def flag(name: str) -> str:
 
 
 ALIAS = flag("--alias")
-HOLD, FAIL = (DIR / f"{quote(ALIAS, safe='')}.{kind}" for kind in ("hold", "fail"))
+HOLD, FAIL, SPOILED = (
+    DIR / f"{quote(ALIAS, safe='')}.{kind}" for kind in ("hold", "fail", "spoiled")
+)
 
 
 def note(name: str, value: dict[str, Any]) -> None:
@@ -65,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             self.plain(503, LOADING)
         elif self.path == "/health":
             self.plain(200, {"status": "ok"})
+        elif self.path == "/metrics":
+            self.text(200, b"llamacpp:n_decode_total 0\n")
         elif self.path == "/props":
             context = {"n_ctx": int(flag("--ctx-size"))}
             slots = int(flag("--parallel"))
@@ -81,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             self.plain(401, NO_KEY)
             return
         do = body.get("do", {})
+        if SPOILED.exists():
+            do = {"status": 500, "json": {"error": {"code": 500, "message": "CUDA error"}}}
         if "json" in do:
             self.plain(do.get("status", 200), do["json"])
         elif body.get("stream"):
@@ -89,9 +95,11 @@ class Handler(BaseHTTPRequestHandler):
             self.plain(200, {"object": "whatever", "model": ALIAS, "choices": []})
 
     def plain(self, status: int, value: Any) -> None:
-        data = json.dumps(value).encode()
+        self.text(status, json.dumps(value).encode(), "application/json; charset=utf-8")
+
+    def text(self, status: int, data: bytes, content_type: str = "text/plain") -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -70,6 +70,16 @@ class Obedient:
     def mend(self, model_id: str) -> None:
         self._file(model_id, "fail").unlink()
 
+    @contextlib.contextmanager
+    def spoiled(self, model_id: str) -> Iterator[None]:
+        """Whatever it is asked, it fails."""
+        path = self._file(model_id, "spoiled")
+        path.touch()
+        try:
+            yield
+        finally:
+            path.unlink()
+
     def noted(self, name: str, model_id: str) -> list[dict[str, Any]]:
         """`starts`, `requests` or `left` of a model, the oldest first."""
         path = self.folder / name

@@ -136,20 +136,33 @@ REFUSES = {"status": 400, "json": {"error": {"code": 400, "message": "too long"}
 
 
 def test_a_child_that_fails_request_after_request_is_started_anew(tmp_path: Path) -> None:
-    with obedient_node(tmp_path, "writer") as (node, _):
+    with obedient_node(tmp_path, "writer") as (node, llama):
         old = node.load("writer")
         for _ in range(4):
             assert node.chat("writer", do=FAILS).status == 500
         assert node.chat("writer").status == 200  # so the next failure is the first of a row
         for _ in range(10):
             assert node.chat("writer", do=REFUSES).status == 400  # not the child's failure
-        assert node.child("writer")["pid"] == old["pid"]
+        assert "/v1/completions" not in asked(llama)
         for _ in range(5):
             assert node.chat("writer", do=FAILS).status == 500
+        # The node has asked, and was answered: it is the clients' requests that are odd.
+        eventually(lambda: asked(llama).count("/v1/completions") == 1)
+        assert node.chat("writer").status == 200
+        assert node.child("writer")["pid"] == old["pid"]
+        with llama.spoiled("writer"):
+            for _ in range(5):
+                assert node.chat("writer").status == 500
+            eventually(lambda: node.child("writer")["last_error"])
         assert node.chat("writer").status == 200
         new = node.child("writer")
         assert new["pid"] != old["pid"]
-        assert new["last_error"] == "5 requests in a row failed"
+        assert new["last_error"] == "5 requests in a row failed, and one of the node's own"
+
+
+def asked(llama: Obedient) -> list[str]:
+    """The paths of the writer's requests."""
+    return [each["path"] for each in llama.noted("requests", "writer")]
 
 
 def test_a_child_that_is_busy_without_a_token_is_started_anew(tmp_path: Path) -> None:

@@ -262,3 +262,21 @@ def test_an_exit_in_words() -> None:
 def test_a_living_process_is_alive() -> None:
     assert alive(os.getpid())
     assert process.how(0) == "exit code 0"
+
+
+async def test_a_machine_out_of_descriptors_does_not_end_the_ending(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    child = await start("sleep", "1000")
+    table, failures = groups.table, [OSError(24, "Too many open files"), RuntimeError("no thread")]
+
+    def blind() -> dict[int, groups.Entry]:
+        if failures:
+            raise failures.pop()
+        return table()
+
+    monkeypatch.setattr(groups, "table", blind)
+    child.terminate()
+    await gone(child)
+    assert not failures
+    assert len([each for each in caplog.records if "looked for again" in each.message]) == 1
