@@ -66,8 +66,9 @@ class Limits:
 @frozen
 class Child:
     """`since`: when it came into its state. `until`: when that state's time is over (None: it has
-    all the time). `failures`: how many in a row. `was_ready`: within this row. `restarts`: starts
-    that followed a failure, for ever. `reason`: the last failure's, while it matters.
+    all the time). `failures`: how many in a row. `has_failed`: the last run did. `was_ready`: within
+    this row. `restarts`: starts that followed a failure, for ever. `reason`: the last failure's,
+    while it matters.
     `comes_back`: STOPPING because it was sick."""
 
     limits: Limits = Limits()
@@ -75,6 +76,7 @@ class Child:
     since: float = 0.0
     until: float | None = None
     failures: int = 0
+    has_failed: bool = False
     was_ready: bool = False
     restarts: int = 0
     reason: str | None = None
@@ -177,13 +179,15 @@ def step(child: Child, event: Event, now: float) -> Step:
 
 def _spawn(child: Child, event: Event, now: float) -> Step:
     until = now + child.limits.load_timeout_s
+    if child.has_failed:
+        child = evolve(child, restarts=child.restarts + 1, has_failed=False)
     return _enter(child, State.STARTING, now, until), (Action.SPAWN,)
 
 
 def _retry(child: Child, event: Event, now: float) -> Step:
     if isinstance(event, Start) and not child.may_retry(now):
         return child, ()
-    last_one = evolve(child, failures=MAX_FAILURES - 1, restarts=child.restarts + 1)
+    last_one = evolve(child, failures=MAX_FAILURES - 1)
     return _spawn(last_one, event, now)
 
 
@@ -244,7 +248,7 @@ def _stop_too_long(child: Child, event: Event, now: float) -> Step:
 def _back_off_over(child: Child, event: Event, now: float) -> Step:
     if not _is_over(child, now):
         return child, ()
-    return _spawn(evolve(child, restarts=child.restarts + 1), event, now)
+    return _spawn(child, event, now)
 
 
 def _crashed(child: Child, event: Exited, now: float) -> Step:
@@ -271,7 +275,7 @@ def _rest(child: Child, event: Event, now: float) -> Step:
 
 def _forgive(child: Child, event: Event, now: float) -> Step:
     """An operator has unloaded it: what was, was."""
-    return _stopped(evolve(child, failures=0, reason=None), now), ()
+    return _stopped(evolve(child, failures=0, has_failed=False, reason=None), now), ()
 
 
 def _steadied(child: Child, now: float) -> Child:
@@ -283,7 +287,7 @@ def _steadied(child: Child, now: float) -> Child:
 
 def _failed(child: Child, reason: str, now: float) -> Child:
     child = _steadied(child, now)
-    return evolve(child, failures=child.failures + 1, reason=reason)
+    return evolve(child, failures=child.failures + 1, has_failed=True, reason=reason)
 
 
 def _after_failure(child: Child, now: float) -> Step:

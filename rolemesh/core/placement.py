@@ -125,7 +125,7 @@ class _Round:
         if not holders and is_first:
             self.starts[want.model_id] = place
         for seat in holders:
-            self._make_room(seat, want)
+            self._make_room(seat, want, is_first=is_first)
 
     def preload(self, model_id: str) -> None:
         seat = self.seats[model_id]
@@ -188,9 +188,13 @@ class _Round:
         idle = holder.state in (State.READY, State.BACKOFF) and not holder.in_flight
         return claimed, 1 if idle else 2, holder.last_used
 
-    def _make_room(self, seat: Seat, want: Want) -> None:
-        """What holds a wanted device leaves, when its time has come."""
-        if seat.state is State.BACKOFF or (seat.state is State.READY and not seat.in_flight):
+    def _make_room(self, seat: Seat, want: Want, *, is_first: bool) -> None:
+        """What holds a wanted device leaves, when its time has come. A back-off is not cut short
+        for one that came behind those who wait for its end."""
+        if seat.state is State.BACKOFF:
+            if is_first:
+                self.stops.add(seat.model.model_id)
+        elif seat.state is State.READY and not seat.in_flight:
             self.stops.add(seat.model.model_id)
         elif seat.state is State.READY:
             over_at = max(want.since, seat.since) + PATIENCE_S

@@ -249,6 +249,13 @@ def test_a_request_does_not_shorten_the_back_off_and_an_operator_does() -> None:
     assert step(waiting, Load(), 5.1)[0].state is State.STARTING
 
 
+def test_a_start_behind_a_failure_is_a_restart_wherever_it_waited_and_counts_once() -> None:
+    crashed, _ = after((5, Exited("x")), (5.1, Stop()), (6, Start()), (7, Answered()), child=READY)
+    assert (crashed.failures, crashed.restarts) == (1, 1)
+    again, _ = after((8, Stop()), (9, Exited("0")), (10, Start()), child=crashed)
+    assert (again.state, again.restarts) == (State.STARTING, 1)
+
+
 @pytest.mark.parametrize("state", State)
 def test_every_event_is_taken_in_every_state(state: State) -> None:
     child = evolve(CHILD, state=state, since=0.0, until=1.0)

@@ -89,6 +89,12 @@ def test_a_child_in_back_off_makes_room() -> None:
     assert decided(stopped(A), Seat(B, State.BACKOFF, ("g0",)), wants={"a": 100}).stops == {"b"}
 
 
+def test_a_back_off_is_not_cut_short_for_one_that_came_later() -> None:
+    back_off = Seat(B, State.BACKOFF, ("g0",))
+    assert not decided(stopped(A), back_off, wants={"b": 90, "a": 91}).stops
+    assert decided(stopped(A), back_off, wants={"b": 92, "a": 91}).stops == {"b"}
+
+
 def test_a_pinned_model_never_leaves() -> None:
     pinned = ready(evolve(B, pinned=True), "g0")
     refused = decided(stopped(A), pinned, wants={"a": 100}).refused
