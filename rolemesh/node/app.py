@@ -92,7 +92,8 @@ class Node:
         self._guardian: Guardian | None = None
         self._supervisor: Supervisor | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._adapting: asyncio.Task[None] | None = None
+        self._adapting: set[asyncio.Task[None]] = set()
+        self._applying = asyncio.Lock()  # one configuration, or set of devices, after the other
 
     # Life
 
@@ -108,12 +109,17 @@ class Node:
             await self._gpus.start()
         self._supervisor = Supervisor(self._equipment(self._guardian), self._membership.changed)
         self._serve(self._supervisor)
-        await self._apply()
-        self._service.start()
-        await self._join_gateways(config)
+        async with self._applying:
+            await self._apply()
+            self._service.start()
+            await self._join_gateways(config)
         self._checking = asyncio.create_task(self._check_now_and_then(), name="node: checks")
 
     async def reload(self) -> None:
+        async with self._applying:
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
             loaded = await asyncio.to_thread(load_node, self._sources, self._env)
             live = live_of(loaded.config, self._node_id, self._state.access_token)
@@ -196,6 +202,7 @@ class Node:
     # Inside: the configuration, on this machine
 
     async def _apply(self) -> None:
+        """Under the lock, as `_join_gateways`."""
         config = self._live.config
         if self._supervisor is None:
             return
@@ -204,8 +211,6 @@ class Node:
             log.warning("%s %s", problem, self._gpus.problem or "")
         wishes = Wishes(config.models, config.llama_server, self._devices, config.timeouts.idle_s)
         flaws = await asyncio.to_thread(_flaws, config, self._devices)
-        if config is not self._live.config:
-            return  # a reload has come in between, and applies its own
         self._supervisor.apply(wishes)
         self._supervisor.found(flaws)
 
@@ -224,15 +229,17 @@ class Node:
     def _gpus_changed(self) -> None:
         """A GPU has come or gone."""
         if self._supervisor is not None:
-            self._adapting = asyncio.create_task(self._adapt())
+            adapting = asyncio.create_task(self._adapt(), name="node: devices")
+            self._adapting.add(adapting)
+            adapting.add_done_callback(self._adapting.discard)
 
     async def _adapt(self) -> None:
-        config = self._live.config
-        await self._apply()
-        try:
-            await self._join_gateways(config)
-        except RoleMeshError as error:
-            log.warning("gateways are not told of the devices: %s", error.message)
+        async with self._applying:
+            await self._apply()
+            try:
+                await self._join_gateways(self._live.config)
+            except RoleMeshError as error:
+                log.warning("gateways are not told of the devices: %s", error.message)
 
     async def _check_now_and_then(self) -> None:
         """What could not work may be mended: a file that was missing."""
@@ -267,7 +274,7 @@ class Node:
 
     def _stop_working(self) -> None:
         self._service.stop_listening()
-        for task in (self._checking, self._adapting):
+        for task in (self._checking, *self._adapting):
             if task is not None:
                 task.cancel()
 
