@@ -34,7 +34,7 @@ from rolemesh.node import groups
 log = logging.getLogger("rolemesh.node.guardian")
 
 PROGRAM = Path(__file__).with_name("guardian_main.py")
-# Between two that died soon, doubled each time.
+# Between two that died soon, doubled each time; the first is replaced at once.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 30.0
 CLOSE_S = 5.0
@@ -62,7 +62,7 @@ class Guardian:
         self._starting: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._closing = False
-        self._pause_s = FIRST_PAUSE_S
+        self._pause_s = 0.0
 
     @classmethod
     async def start(cls, owner: str) -> Guardian:
@@ -144,14 +144,14 @@ class Guardian:
         os.close(running.pipe)
         self._running = None
         if loop.time() - running.begun > _LONG_LIFE_S:
-            self._pause_s = FIRST_PAUSE_S
+            self._pause_s = 0.0
         log.warning("the guardian process ended (code %d): another one is started", code)
         self._starting = asyncio.create_task(self._begin_again(), name="node: guardian")
 
     async def _begin_again(self) -> None:
         while True:
             await asyncio.sleep(self._pause_s)
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
             try:
                 await self._begin()
             except OSError as error:
