@@ -61,12 +61,14 @@ class ChildLog:
         self._line_begun = False
         self._retry_at: float | None = None
         self._remembered = bytearray()
+        self._memory = threading.Lock()  # its own: no disk is waited for under it
 
     def begin(self, text: str) -> None:
         """A new child: its last words are its own. Whoever removed or moved the file gets a new
         one."""
         with self._lock:
             self._close()
+        with self._memory:
             self._remembered.clear()
         self.note(text)
 
@@ -79,14 +81,15 @@ class ChildLog:
 
     def write(self, data: memoryview) -> None:
         """What the child said. Never raises OSError."""
-        with self._lock:
+        with self._memory:
             self._remembered += data[-_REMEMBERED_BYTES:]
             del self._remembered[:-_REMEMBERED_BYTES]
+        with self._lock:
             self._write(data)
 
     def last_words(self, count: int) -> list[str]:
         """The last lines of the child that runs, or ran last; from memory."""
-        with self._lock:
+        with self._memory:
             data = bytes(self._remembered)
         return _lines(data, count, whole=len(data) < _REMEMBERED_BYTES)
 

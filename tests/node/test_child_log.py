@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,24 @@ def test_nor_is_anything_else_that_is_no_file_written_to(
     say(log, b"said\n")
     assert log.tail(5) == ["said"]
     assert "cannot be written" in caplog.text
+
+
+def test_the_last_words_wait_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ChildLog(tmp_path, "tiny")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(fd: int, data: memoryview) -> int:
+        begun.set()
+        go_on.wait(10)
+        return len(data)
+
+    monkeypatch.setattr(child_log.os, "write", slow)  # type: ignore[attr-defined]
+    writing = threading.Thread(target=say, args=(log, b"no memory\n"))
+    writing.start()
+    assert begun.wait(10)
+    assert log.last_words(1) == ["no memory"]
+    go_on.set()
+    writing.join()
 
 
 def test_a_place_that_cannot_be_written_is_told_once_until_it_can(
