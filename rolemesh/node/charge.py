@@ -132,6 +132,11 @@ def process_part(section: ModelSection) -> object:
     )  # fmt: skip
 
 
+def server_part(llama: LlamaServerSection) -> object:
+    """What every child's process depends on; the rest holds from now on for those that run."""
+    return llama.path, llama.args, llama.env
+
+
 def placed(section: ModelSection, devices: Sequence[Device]) -> placement.Model:
     """The model as placement sees it, on a node with these devices."""
     fixed = None

@@ -28,6 +28,7 @@ from rolemesh.node.guardian import Guardian
 
 log = logging.getLogger("rolemesh.node")
 
+_PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.25
 # After everybody has gone, for what is in the pipe still.
@@ -35,11 +36,13 @@ _LAST_OUTPUT_S = 1.0
 
 
 class StartFailed(Exception):
-    """There is no process. `reason`: why, for the operator."""
+    """There is no process. `reason`: why, for the operator. `may_pass`: the machine has too much to
+    do, and may have less soon."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, may_pass: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.may_pass = may_pass
 
 
 class _Spawned(NamedTuple):
@@ -96,14 +99,16 @@ class Process:
             spawning.add_done_callback(_abandon)
             raise
         except (OSError, ValueError) as error:
-            raise StartFailed(_reason(argv[0], error)) from error
+            may_pass = isinstance(error, OSError) and error.errno in _PASSING
+            raise StartFailed(_reason(argv[0], error), may_pass=may_pass) from error
         process = cls(spawned, marker, log, guardian)
         try:
             process._output.start()
         except RuntimeError as error:
             os.close(spawned.output)
             process.kill()
-            raise StartFailed(f"no thread for the output of {argv[0]}: {error}") from error
+            reason = f"no thread for the output of {argv[0]}: {error}"
+            raise StartFailed(reason, may_pass=True) from error
         return process
 
     @property

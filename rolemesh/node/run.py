@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from rolemesh.config.schema_node import LlamaServerSection, ModelSection
 from rolemesh.core.devices import Device
@@ -62,13 +62,14 @@ class Launch:
 
 @frozen(eq=False)
 class Equipment:
-    """What every run of this node works with."""
+    """What every run of this node works with. `ports`: given to a child, perhaps not bound yet."""
 
     gpus: Gpus
     guardian: Guardian
     state: NodeState
     asker: Asker
     log_of: Callable[[str], ChildLog]
+    ports: set[int] = field(factory=set)
 
 
 class Run:
@@ -136,12 +137,13 @@ class Run:
 
     async def _live(self) -> None:
         try:
-            reason = await self._begin()
+            failed = await self._begin()
         except Exception as error:  # the border of a task: whatever it was, the child has failed
             log.exception("the run of %s failed", self.launch.section.model_id)
-            reason = f"the node could not start it: {type(error).__name__}"
-        if reason is not None:
-            self._tell(self, Exited(reason) if self._ending else Impossible(reason))
+            failed = Exited(f"the node could not start it: {type(error).__name__}")
+        if failed is not None:
+            self._forget_port()
+            self._tell(self, Exited(failed.reason) if self._ending else failed)
             return
         process = self._process
         if process is None:
@@ -149,30 +151,39 @@ class Run:
             return
         watch = asyncio.create_task(self._look_after(process))
         code = await process.exited
+        self._forget_port()
         watch.cancel()
         await asyncio.wait({watch})
         await process.gone()
         await self._equipment.state.child_ended(process.pid)
         self._tell(self, Exited(self._reason(code)))
 
-    async def _begin(self) -> str | None:
-        """Starts the process, unless there is no need any more. Returns why it is impossible."""
+    def _forget_port(self) -> None:
+        """Bound or never to be: whoever looks for a free one sees that by himself."""
+        if self.port is not None:
+            self._equipment.ports.discard(self.port)
+
+    async def _begin(self) -> Exited | Impossible | None:
+        """Starts the process, unless there is no need any more. Returns why there is none: what
+        stays so, or what may pass."""
         launch, equipment = self.launch, self._equipment
         section = launch.section
         flaw = await asyncio.to_thread(launch.flaw)
         if flaw is not None:
-            return flaw
+            return Impossible(flaw)
         if launch.vacated:
             await equipment.gpus.memory_settled(launch.vacated, SETTLE_S)
         if self._ending:
             return None
-        port = ports.free_port()
+        port = ports.free_port(equipment.ports)
+        equipment.ports.add(port)
+        self.port = port
         key = secrets.token_urlsafe(24)
         env = command.environment(launch.llama, launch.devices, key)
         try:
             program = await asyncio.to_thread(programs.find, launch.llama.path, env)
         except RunError as error:
-            return error.message
+            return Impossible(error.message)
         argv = command.argv(program, section, launch.llama, launch.devices, port)
         marker = equipment.guardian.marker()
         try:
@@ -180,8 +191,8 @@ class Run:
                 argv, env, equipment.log_of(section.model_id), equipment.guardian, marker
             )
         except StartFailed as failed:
-            return failed.reason
-        self._process, self.port = process, port
+            return Exited(failed.reason) if failed.may_pass else Impossible(failed.reason)
+        self._process = process
         self.backend = Backend(
             label=section.model_id,
             name=section.model_id,
@@ -225,6 +236,7 @@ class Run:
                 self.facts = await asker.facts(backend, self.launch.section)
                 work = await asker.work(backend)
                 self._watch = self._watch_of(process, backend, work)
+                self._forget_port()
                 if not process.exited.done():
                     self._tell(self, Answered())
                 return True

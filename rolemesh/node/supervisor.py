@@ -39,7 +39,7 @@ from rolemesh.core.lifecycle import (
 from rolemesh.core.placement import Decision, Want
 from rolemesh.errors import ModelNotFound
 from rolemesh.node import check
-from rolemesh.node.charge import Charge, Waiter, Wishes, placed, process_part
+from rolemesh.node.charge import Charge, Waiter, Wishes, placed, process_part, server_part
 from rolemesh.node.run import Equipment, Launch, Run
 
 log = logging.getLogger("rolemesh.node")
@@ -66,6 +66,7 @@ class Supervisor:
         self._began_at = self._loop.time()
         self._vacated: dict[str, float] = {}
         self._leaving: set[Charge] = set()  # no longer configured, not gone yet
+        self._unloading: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._turn_due = False
         self._closed = False
@@ -74,9 +75,8 @@ class Supervisor:
 
     def apply(self, wishes: Wishes) -> None:
         """Take over a configuration: what has not changed in it runs on."""
-        first = self._wishes is None
-        same_server = self._wishes is not None and self._wishes.llama == wishes.llama
-        self._wishes = wishes
+        before, self._wishes = self._wishes, wishes
+        same_server = before is not None and server_part(before.llama) == server_part(wishes.llama)
         old, self.charges = self.charges, {}
         for section in wishes.models:
             charge = old.get(section.model_id)
@@ -94,7 +94,7 @@ class Supervisor:
         for charge in self.charges.values():
             if not known.issuperset(charge.devices):
                 self._replace(charge)
-        if first:
+        if before is None:
             log.info("devices: %s", ", ".join(device.id for device in wishes.devices) or "none")
         self._soon()
 
@@ -160,8 +160,14 @@ class Supervisor:
         self.release(charge, worked=None)
 
     async def unload(self, charge: Charge) -> None:
-        """Finish its requests, end its child, and wait for that. Requests that wait for it are not
-        refused: it is loaded again for them."""
+        """Finish its requests, end its child, and wait for that; it ends though nobody waits any
+        more. Requests that wait for it are not refused: it is loaded again for them."""
+        unloading = asyncio.create_task(self._unload(charge), name=f"unload: {charge.model_id}")
+        self._unloading.add(unloading)
+        unloading.add_done_callback(self._unloading.discard)
+        await asyncio.shield(unloading)
+
+    async def _unload(self, charge: Charge) -> None:
         charge.leaving += 1
         try:
             self._stop(charge)
