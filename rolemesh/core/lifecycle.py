@@ -66,10 +66,9 @@ class Limits:
 @frozen
 class Child:
     """`since`: when it came into its state. `until`: when that state's time is over (None: it has
-    all the time). `failures`: how many in a row. `has_failed`: the last run did. `was_ready`: within
-    this row. `restarts`: starts that followed a failure, for ever. `reason`: the last failure's,
-    while it matters.
-    `comes_back`: STOPPING because it was sick."""
+    all the time). `failures`: how many in a row. `has_failed`: the last run did. `was_ready`:
+    within this row. `restarts`: starts that followed a failure, for ever. `reason`: the last
+    failure's, while it matters. `comes_back`: STOPPING because it was sick."""
 
     limits: Limits = Limits()
     state: State = State.STOPPED
