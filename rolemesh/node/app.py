@@ -113,6 +113,10 @@ class Node:
             await self._apply()
             self._service.start()
             await self._join_gateways(config)
+        if not config.models:
+            log.warning("no models are configured: there is nothing to serve")
+        if not config.gateways:
+            log.info("no gateways are configured: only who knows this node's address will ask it")
         self._checking = asyncio.create_task(self._check_now_and_then(), name="node: checks")
 
     async def reload(self) -> None:

@@ -27,6 +27,7 @@ from rolemesh.errors import (
     UpstreamError,
 )
 from rolemesh.node import doors
+from rolemesh.node.ask import HEALTHY_5XX
 from rolemesh.node.begun import BegunStream, error_event_of
 from rolemesh.node.charge import Charge
 from rolemesh.node.collect import CONTENT_TYPE, collect
@@ -54,8 +55,6 @@ WAITING_BODIES = 8
 MIN_WAITING_BYTES = 256 * 2**20
 _VIA = (b"Via", b"1.1 rolemesh-node")
 _STREAM_TYPE = lines([(b"Content-Type", EVENT_STREAM)])
-# Not the child's failures: what it cannot do, and too many requests at once.
-_HEALTHY_5XX = frozenset({501, 503})
 
 
 @define(eq=False)
@@ -188,7 +187,7 @@ class Forward:
             call.data = b""  # a long stream need not hold a long prompt
             inbound.phase = "relay"
             status = await self._answer(call, exchange)
-            worked = status < 500 or status in _HEALTHY_5XX
+            worked = status < 500 or status in HEALTHY_5XX
             result = "ok" if worked else Failure.STATUS.value
             return worked
         except Broken as broken:

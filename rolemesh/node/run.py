@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
@@ -38,7 +39,9 @@ LONGEST_LOOK_S = 0.25
 MOVES_EVERY_S = 1.0
 SETTLE_S = 5.0  # what a GPU's memory may take to come back
 REASON_LINES = 3
+LOOKED_AT_LINES = 40
 MAX_REASON = 500
+_ERROR = re.compile(r"[0-9.]+ E ")  # how llama-server marks them: time, level, text
 
 
 @frozen
@@ -277,6 +280,14 @@ class Run:
     def _reason(self, code: int) -> str:
         if self._why is not None:
             return self._why
-        said = self._equipment.log_of(self.launch.section.model_id).last_words(REASON_LINES)
-        lines = [line.strip() for line in said if line.strip()]
+        said = self._equipment.log_of(self.launch.section.model_id).last_words(LOOKED_AT_LINES)
+        lines = telling(line.strip() for line in said)
         return ": ".join([how(code), *([" | ".join(lines)] if lines else [])])[:MAX_REASON]
+
+
+def telling(said: Iterable[str]) -> list[str]:
+    """The last lines, or of these the errors where there are any: behind what went wrong
+    llama-server tells of its tidying up."""
+    lines = [line for line in said if line]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines)[-REASON_LINES:]

@@ -390,7 +390,8 @@ class Supervisor:
         child = charge.child
         more: dict[str, Any] = {"model": charge.model_id, "device": ",".join(charge.devices)}
         if child.state in (State.BACKOFF, State.FATAL):
-            log.warning("%s: %s", child.state.value, child.reason, extra=more)
+            level = logging.ERROR if child.state is State.FATAL else logging.WARNING
+            log.log(level, "%s: %s", child.state.value, child.reason, extra=more)
         else:
             log.info("%s, was %s", child.state.value, before.state.value, extra=more)
 
