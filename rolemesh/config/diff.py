@@ -13,8 +13,8 @@ from attrs import frozen
 from rolemesh.config.shape import Choice, Named, Section, Shape, section_of
 from rolemesh.config.tree import Path, shown_path
 
-# A listener and a lock cannot be replaced under running requests, nor what names the lock's file and
-# is known to gateways, nor the folder of the logs that children write.
+# A listener and a lock cannot be replaced under running requests, nor what names the lock's file
+# and is known to gateways, nor the folder of the logs that children write.
 _AT_START = (
     *("gateway.host", "gateway.port", "gateway.state_path", "gateway.tls"),
     *("node.host", "node.port", "node.state_path", "node.tls", "node.node_id", "node.log_dir"),
