@@ -73,7 +73,7 @@ def test_a_line_says_what_a_request_came_to(node: NodeProcess) -> None:
             "prompt_tokens": 2, "completion_tokens": 3, "bytes_out": len(reply.body),
         }  # fmt: skip
         assert {name: line.get(name) for name in wanted} == wanted
-        assert 0 < line["first_byte_s"] <= line["duration_s"]
+        assert 0 <= line["first_byte_s"] <= line["duration_s"]
         assert line["bytes_in"] == len(chat_body("a", stream=stream))
 
 
