@@ -33,7 +33,6 @@ from rolemesh.node.watch import Watch
 
 log = logging.getLogger("rolemesh.node")
 
-HOST = "127.0.0.1"
 FIRST_LOOK_S = 0.02
 LONGEST_LOOK_S = 0.25
 MOVES_EVERY_S = 1.0
@@ -199,7 +198,7 @@ class Run:
         self.backend = Backend(
             label=section.model_id,
             name=section.model_id,
-            url=BaseUrl("http", HOST, port),
+            url=BaseUrl("http", command.HOST, port),
             auth=("Authorization", f"Bearer {key}"),
         )
         self._pass_on_wish(process)
