@@ -19,9 +19,9 @@ NO_BODY_STATUSES = frozenset({204, 304})
 
 
 @lru_cache(maxsize=1)
-def http_date(second: int) -> bytes:
+def date_line(second: int) -> bytes:
     """RFC 9110 section 6.6.1: an answer has a Date, and ours is the one that left this host."""
-    return formatdate(second, usegmt=True).encode()
+    return f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
 class Connection(Protocol):
@@ -105,7 +105,7 @@ class ConnectionDownstream:
             framing += b"Connection: close\r\n"
         elif self._old_client:
             framing += b"Connection: keep-alive\r\n"
-        framing += b"Date: %b\r\n" % http_date(int(time.time()))
+        framing += date_line(int(time.time()))
         # Kept for the first bytes of the body, so that both leave in one packet.
         self._head = answer_head(status, fields, framing)
 

@@ -224,4 +224,4 @@ def _start(work: Coroutine[Any, Any, None], loop: AbstractEventLoop) -> Task[Non
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, eager_start=True)
     else:  # noqa: RET505 - mypy passes over the branch of the other versions
-        return loop.create_task(work)
+        return asyncio.Task(work, loop=loop)

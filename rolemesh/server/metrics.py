@@ -126,17 +126,15 @@ class Metrics:
             alias = OTHER
             self.began(alias)
         self.ended(alias, line.status, line.outcome, line.duration_s, line.first_byte_s)
-        if line.prompt_tokens:
-            self.tokens(alias, "prompt", line.prompt_tokens)
-        if line.completion_tokens:
-            self.tokens(alias, "completion", line.completion_tokens)
+        self.tokens(alias, line.prompt_tokens, line.completion_tokens)
         if line.outcome == "client_abort":
             self.cancelled(inbound.phase)
 
-    def tokens(self, alias: str, kind: str, count: int) -> None:
-        """`kind`: prompt or completion."""
-        if count > 0:
-            self._tokens[alias, kind] += count
+    def tokens(self, alias: str, prompt: int | None, completion: int | None) -> None:
+        if prompt:
+            self._tokens[alias, "prompt"] += prompt
+        if completion:
+            self._tokens[alias, "completion"] += completion
 
     def attempted(self, backend: str, result: str) -> None:
         """`backend`: alias/name or the node_id. `result`: ok, or a failure's word."""

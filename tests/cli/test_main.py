@@ -11,7 +11,7 @@ import click
 import pytest
 
 from rolemesh import __version__
-from rolemesh.cli import failure
+from rolemesh.cli import COMMANDS, failure, rolemesh
 from rolemesh.errors import ConfigError, RunError
 
 
@@ -26,19 +26,26 @@ def test_the_version_is_told(run):
     assert run("--version").out == f"rolemesh {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["gateway", "node", "register", "status", "init", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(run, command: str):
     assert f"  {command} " in run("--help").out
     assert run(command, "--help").out.startswith(f"Usage: rolemesh {command}")
 
 
-def test_every_option_explains_itself():
-    from rolemesh.cli import rolemesh
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_explains_itself(name: str):
+    command = rolemesh.get_command(click.Context(rolemesh), name)
+    assert command is not None
+    for option in command.params:
+        assert isinstance(option, click.Option)
+        assert option.help, f"{command.name} {option.name}"
 
-    for command in rolemesh.commands.values():
-        for option in command.params:
-            assert isinstance(option, click.Option)
-            assert option.help, f"{command.name} {option.name}"
+
+def test_a_gateway_does_not_load_the_node():
+    loaded = "import sys, rolemesh.cli; rolemesh.cli._command('gateway'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
+    assert "rolemesh.gateway.app" in done.stdout
+    assert "rolemesh.node" not in done.stdout
 
 
 @pytest.mark.parametrize(

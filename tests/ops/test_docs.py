@@ -329,7 +329,10 @@ def test_every_error_code_is_documented_with_its_status(status: int, code: str) 
 def options(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
     """(`rolemesh init gateway`, `--dir`) and so on, for every command below."""
     if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
             yield from options(inner, f"{path} {name}")
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
