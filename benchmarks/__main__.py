@@ -17,12 +17,12 @@ from attrs import evolve
 from benchmarks import descriptors, suites
 from benchmarks.figures import Sample, void
 from benchmarks.gateways import GATEWAYS, Gateway
-from benchmarks.machine import machine
-from benchmarks.plots import DIRECTORY, plots
-from benchmarks.record import Run, WorkDone, as_json, from_json
-from benchmarks.report import page
+from benchmarks.page.machine import machine
+from benchmarks.page.plots import DIRECTORY, plots
+from benchmarks.page.record import Run, WorkDone, as_json, from_json
+from benchmarks.page.report import page
+from benchmarks.page.tables import cramped, tables
 from benchmarks.runner import run
-from benchmarks.tables import cramped, tables
 from benchmarks.workloads import Work
 
 ROUNDS = 5

@@ -9,14 +9,14 @@ from attrs import evolve
 
 from benchmarks.figures import Figure, Sample
 from benchmarks.job import Outcome, Spread
-from benchmarks.machine import Machine
-from benchmarks.plots import plots
-from benchmarks.record import Run, WorkDone, as_json, from_json
-from benchmarks.report import page
-from benchmarks.summary import summary
-from benchmarks.svg import Bar, Chart, svg
-from benchmarks.tables import cramped
-from benchmarks.targets import targets
+from benchmarks.page.machine import Machine
+from benchmarks.page.plots import plots
+from benchmarks.page.record import Run, WorkDone, as_json, from_json
+from benchmarks.page.report import page
+from benchmarks.page.summary import summary
+from benchmarks.page.svg import Bar, Chart, svg
+from benchmarks.page.tables import cramped
+from benchmarks.page.targets import targets
 
 DIRECT = Outcome(100, 100, 0, (), elapsed_s=1.0, cpu_s=0.1, first_byte=Spread(0.001, 0.002))
 WORKS = ("streams", "requests", "latency", "streams-2000")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import scaling
-from benchmarks.cluster import BIG, SMALL, WIDE, Size, address, beat, node_id, registration
 from benchmarks.figures import Sample
-from benchmarks.fleet import Heard
 from benchmarks.job import Outcome
-from benchmarks.scaling_report import ONE_BY_ONE, Rest, Scaling, tables
+from benchmarks.scaling import __main__ as scaling
+from benchmarks.scaling.cluster import BIG, SMALL, WIDE, Size, address, beat, node_id, registration
+from benchmarks.scaling.fleet import Heard
+from benchmarks.scaling.report import ONE_BY_ONE, Rest, Scaling, tables
+from benchmarks.scaling.visitor import PAGES
 from benchmarks.script import MODEL
-from benchmarks.visitor import PAGES
 from rolemesh.wire.registration import parse_heartbeat, parse_register
 
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from benchmarks import soak
-from benchmarks.long_streams import Holding, losses, received
-from benchmarks.numbered import Losses, Numbered
 from benchmarks.script import Script, expected, pieces
-from benchmarks.soak_figures import Soaked, slope
-from benchmarks.soak_scene import Scene
-from benchmarks.soak_traffic import Kind, visit
-from benchmarks.soak_visits import ANSWER, ordinary
-from benchmarks.soak_watch import Reading, figure
+from benchmarks.soak import __main__ as soak
+from benchmarks.soak.figures import Soaked, slope
+from benchmarks.soak.long_streams import Holding, losses, received
+from benchmarks.soak.numbered import Losses, Numbered
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.traffic import Kind, visit
+from benchmarks.soak.visits import ANSWER, ordinary
+from benchmarks.soak.watch import Reading, figure
 
 SCRIPT = Script(answer_bytes=40, events=5, gap_ms=1)
 FIVE = pieces(SCRIPT)[:-1]
@@ -72,7 +72,7 @@ def growing(mib_per_h: float) -> list[Reading]:
     """For half an hour."""
     rise = mib_per_h * 2**20 / 3600
     return [
-        evolve(IDLE, at_s=float(at), pss_bytes=round(IDLE.pss_bytes + rise * at))
+        evolve(IDLE, at_s=float(at), uss_bytes=round(IDLE.uss_bytes + rise * at))
         for at in range(0, 1800, 10)
     ]
 
@@ -115,9 +115,9 @@ def test_a_soak_is_judged_by_what_is_left_and_by_the_last_two_thirds_of_its_memo
     assert soaked(*growing(0.5)).faults() == []
     assert soaked(*growing(3.0)).faults() == ["memory grows by 3.0 MiB/h"]
     assert soaked(*growing(3.0)).faults(memory=False) == []
-    early = [evolve(each, pss_bytes=0) for each in growing(0.0)[:50]]
+    early = [evolve(each, uss_bytes=0) for each in growing(0.0)[:50]]
     assert soaked(*early, *growing(0.0)[60:]).faults() == []
-    peaks = [evolve(each, pss_bytes=2**30) for each in growing(0.0)[90::6]]
+    peaks = [evolve(each, uss_bytes=2**30) for each in growing(0.0)[90::6]]
     assert soaked(*sorted([*growing(0.0), *peaks], key=lambda each: each.at_s)).faults() == []
     left = evolve(IDLE, descriptors=17, tasks=5)
     assert soaked(*growing(0.0), after=left).faults() == [

@@ -19,15 +19,15 @@ from pathlib import Path
 import msgspec
 from attrs import frozen
 
-from benchmarks.cluster import BIG, SMALL, WIDE, Size, launch
 from benchmarks.figures import Sample, void
-from benchmarks.fleet import Fleet, Heard
 from benchmarks.gateways import CLIENT_KEY
 from benchmarks.job import Outcome
 from benchmarks.measure import measure
 from benchmarks.process import Process, cpu_s, free_port, pss_bytes
-from benchmarks.scaling_report import ONE_BY_ONE, Rest, Scaling, as_json, tables
-from benchmarks.visitor import PAGES, REUSED_S, Page, one_by_one, page
+from benchmarks.scaling.cluster import BIG, SMALL, WIDE, Size, launch
+from benchmarks.scaling.fleet import Fleet, Heard
+from benchmarks.scaling.report import ONE_BY_ONE, Rest, Scaling, as_json, tables
+from benchmarks.scaling.visitor import PAGES, REUSED_S, Page, one_by_one, page
 from benchmarks.workloads import Workload, paced, requests
 
 ROUNDS = 5
@@ -141,7 +141,7 @@ def _one(plan: Plan, size: Size, number: int, place: Path) -> tuple[list[Sample]
 @contextmanager
 def _nodes(fleet: Fleet, log: Path) -> Iterator[Process]:
     job = msgspec.json.encode(fleet).decode()
-    with Process((sys.executable, "-m", "benchmarks.fleet", job), log) as process:
+    with Process((sys.executable, "-m", "benchmarks.scaling.fleet", job), log) as process:
         process.wait_for_line()
         yield process
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.long_streams import Held
-from benchmarks.soak_figures import MAX_SLOPE_MIB_H, Soaked
-from benchmarks.soak_watch import Reading
+from benchmarks.soak.figures import MAX_SLOPE_MIB_H, Soaked
+from benchmarks.soak.long_streams import Held
+from benchmarks.soak.watch import Reading
 
-_MIB = 2**20
 _ROWS = 12
 
 
@@ -27,14 +26,15 @@ events came whole and byte for byte.
 | asyncio tasks | {done.idle.tasks} | {done.after.tasks} |
 | threads | {done.idle.threads} | {done.after.threads} |
 | client connections | {done.idle.connections} | {done.after.connections} |
-| memory (PSS) | {done.idle.pss_bytes / _MIB:.1f} MiB | {done.after.pss_bytes / _MIB:.1f} MiB |
+| memory of its own (USS) | {_mib(done.idle.uss_bytes)} | {_mib(done.after.uss_bytes)} |
+| with its share of others (PSS) | {_mib(done.idle.pss_bytes)} | {_mib(done.after.pss_bytes)} |
 | blocks of Python's objects | {done.idle.blocks:,} | {done.after.blocks:,} |
 
-Under load memory (PSS, the lowest of each minute) changed by {rise.mib_per_h:+.2f} MiB/h (standard
-error {rise.error:.2f}) over the last {_minutes(done.counted):.0f} minutes; the limit is
+Under load its own memory (the lowest of each minute) changed by {rise.mib_per_h:+.2f} MiB/h
+(standard error {rise.error:.2f}) over the last {_minutes(done.counted):.0f} minutes; the limit is
 {MAX_SLOPE_MIB_H:g} MiB/h.
 
-| minute | memory (PSS) | descriptors | tasks | of a core |
+| minute | memory (USS) | descriptors | tasks | of a core |
 |---|---|---|---|---|
 {_rows(done.readings)}
 
@@ -55,8 +55,8 @@ def streams_page(done: Held) -> str:
 
 | memory (PSS) | |
 |---|---|
-| at rest | {done.base_bytes / _MIB:.1f} MiB |
-| with every stream open | {done.open_bytes / _MIB:.1f} MiB (at most {done.most_bytes / _MIB:.1f}) |
+| at rest | {_mib(done.base_bytes)} |
+| with every stream open | {_mib(done.open_bytes)} (at most {_mib(done.most_bytes)}) |
 | per stream | {done.per_stream_bytes / 1024:.1f} KiB |
 
 The gateway used {done.cpu_share:.0%} of a core, {done.cpu_us:.1f} µs per event.
@@ -67,13 +67,17 @@ def _minutes(readings: list[Reading]) -> float:
     return (readings[-1].at_s - readings[0].at_s) / 60
 
 
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
 def _rows(readings: tuple[Reading, ...]) -> str:
     step = max(1, len(readings) // _ROWS)
     rows = []
     for before, now in zip(readings[::step], readings[step::step], strict=False):
         share = (now.cpu_s - before.cpu_s) / (now.at_s - before.at_s)
         rows.append(
-            f"| {now.at_s / 60:.1f} | {now.pss_bytes / _MIB:.1f} MiB | {now.descriptors} |"
+            f"| {now.at_s / 60:.1f} | {_mib(now.uss_bytes)} | {now.descriptors} |"
             f" {now.tasks} | {share:.0%} |"
         )
     return "\n".join(rows)

@@ -6,7 +6,7 @@ import msgspec
 from attrs import frozen
 
 from benchmarks.figures import Sample
-from benchmarks.machine import Machine
+from benchmarks.page.machine import Machine
 
 
 @frozen

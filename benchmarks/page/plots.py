@@ -10,10 +10,10 @@ from collections.abc import Callable
 from attrs import frozen
 
 from benchmarks.figures import Sample, figure, of
-from benchmarks.record import Run
-from benchmarks.svg import Bar, Chart, svg
-from benchmarks.tables import first_p99
-from benchmarks.targets import OURS
+from benchmarks.page.record import Run
+from benchmarks.page.svg import Bar, Chart, svg
+from benchmarks.page.tables import first_p99
+from benchmarks.page.targets import OURS
 
 DIRECTORY = "performance"
 

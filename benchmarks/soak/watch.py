@@ -13,9 +13,9 @@ from typing import Any
 from attrs import frozen
 
 from benchmarks.process import cpu_s
-from benchmarks.soak_scene import head
-from benchmarks.soak_setup import Place
-from benchmarks.soak_wire import Wire
+from benchmarks.soak.scene import head
+from benchmarks.soak.setup import Place
+from benchmarks.soak.wire import Wire
 
 WINDOW_S = 60.0
 _LOOK_S = 0.01

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from benchmarks.figures import Figure, Sample, figure, headroom, of, over_rounds, ratio, unfinished
 from benchmarks.job import Outcome
-from benchmarks.record import Run, WorkDone
+from benchmarks.page.record import Run, WorkDone
 from benchmarks.runner import DIRECT
 
 BASE = "nginx"

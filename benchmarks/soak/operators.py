@@ -8,10 +8,10 @@ import json
 import signal
 from collections.abc import Awaitable, Callable
 
-from benchmarks.soak_scene import Scene, Wrong, head, post
-from benchmarks.soak_setup import FOUND, Place
-from benchmarks.soak_visits import answered
-from benchmarks.soak_watch import figure, scrape
+from benchmarks.soak.scene import Scene, Wrong, head, post
+from benchmarks.soak.setup import FOUND, Place
+from benchmarks.soak.visits import answered
+from benchmarks.soak.watch import figure, scrape
 
 RELOAD_S = 10.0
 LASTING = "lasting"

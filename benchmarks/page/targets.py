@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 
 from benchmarks.figures import Figure, figure, of, ratio_to_best
-from benchmarks.record import Run
-from benchmarks.tables import first_p50, first_p99, shown, table
+from benchmarks.page.record import Run
+from benchmarks.page.tables import first_p50, first_p99, shown, table
 
 OURS = "rolemesh"
 _NGINX = ("nginx",)

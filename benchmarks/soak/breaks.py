@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from benchmarks.script import DONE, PATH, expected, pieces
-from benchmarks.soak_scene import Scene, Wrong, body, head, post
-from benchmarks.soak_setup import DEAD, FAULTY, HASTY, KEYS
-from benchmarks.soak_upstream import BROKEN_STREAM, EVENTS_BEFORE, Fault
-from benchmarks.soak_visits import ANSWER, FLOOD, MUCH, SMALL_BUFFER_BYTES, STREAM, answered
-from benchmarks.soak_wire import Wire
+from benchmarks.soak.scene import Scene, Wrong, body, head, post
+from benchmarks.soak.setup import DEAD, FAULTY, HASTY, KEYS
+from benchmarks.soak.upstream import BROKEN_STREAM, EVENTS_BEFORE, Fault
+from benchmarks.soak.visits import ANSWER, FLOOD, MUCH, SMALL_BUFFER_BYTES, STREAM, answered
+from benchmarks.soak.wire import Wire
 
 Leaving = Callable[[Scene, Wire], Awaitable[None]]
 MOMENT_S = 0.05

@@ -13,8 +13,8 @@ from random import Random
 from attrs import define, field
 
 from benchmarks.script import PATH, Script, request_body
-from benchmarks.soak_setup import KEYS, PLAIN
-from benchmarks.soak_wire import Wire
+from benchmarks.soak.setup import KEYS, PLAIN
+from benchmarks.soak.wire import Wire
 
 MAX_WORDS = 20
 _JSON = ("Content-Type", "application/json")

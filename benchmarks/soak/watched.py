@@ -1,4 +1,4 @@
-"""The gateway as it comes, with a window in it: `python -m benchmarks.watched gateway ...`.
+"""The gateway as it comes, with a window in it: `python -m benchmarks.soak.watched gateway ...`.
 
 A signal opens the window: what the kernel cannot tell is then appended, as a line of JSON, to the
 file that WATCHED_FILE names. SIGUSR1 counts asyncio's tasks and the blocks of memory that Python's

@@ -15,9 +15,9 @@ from typing import cast
 import httptools
 from attrs import frozen
 
-from benchmarks.numbered import Losses, Numbered
 from benchmarks.script import Script
-from benchmarks.soak_watch import Reading
+from benchmarks.soak.numbered import Losses, Numbered
+from benchmarks.soak.watch import Reading
 
 AT_ONCE_A_SECOND = 200
 MAX_WORDS = 20

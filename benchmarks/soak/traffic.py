@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from benchmarks import soak_breaks, soak_operators, soak_visits
-from benchmarks.soak_operators import Act
-from benchmarks.soak_scene import Scene, Wrong
-from benchmarks.soak_setup import Place
+from benchmarks.soak import breaks, operators, visits
+from benchmarks.soak.operators import Act
+from benchmarks.soak.scene import Scene, Wrong
+from benchmarks.soak.setup import Place
 
 VISIT_S = 60.0
 _WRONG = (
@@ -44,27 +44,27 @@ class Kind:
 
 def kinds(place: Place) -> tuple[Kind, ...]:
     return (
-        Kind(soak_visits.ordinary, at_once=4),
-        Kind(soak_visits.to_a_node, at_once=2),
-        Kind(soak_visits.failing_over),
-        Kind(soak_visits.streaming, at_once=8),
-        Kind(soak_visits.large_events, at_once=2),
-        Kind(soak_visits.large_prompt, at_once=2, pause_s=0.5),
-        Kind(soak_visits.slow_reader, at_once=4),
-        Kind(soak_visits.slow_reader_of_events, at_once=2),
-        Kind(soak_visits.slow_writer, at_once=2),
-        Kind(soak_visits.chunked),
-        Kind(soak_visits.expecting),
-        Kind(soak_visits.pipelined),
-        Kind(soak_visits.looking_around),
-        Kind(soak_visits.refused, at_once=2),
-        Kind(soak_breaks.leaving, at_once=4),
-        Kind(soak_breaks.upstream_broken, at_once=2),
-        Kind(soak_breaks.upstream_cut, at_once=2),
-        Kind(soak_breaks.upstream_silent, at_once=2),
-        Kind(soak_operators.passing(place), at_once=2, named="node that passes"),
-        Kind(soak_operators.staying(place), pause_s=0.0, named="node that stays"),
-        Kind(soak_operators.reloading(place), pause_s=2.0, named="reload"),
+        Kind(visits.ordinary, at_once=4),
+        Kind(visits.to_a_node, at_once=2),
+        Kind(visits.failing_over),
+        Kind(visits.streaming, at_once=8),
+        Kind(visits.large_events, at_once=2),
+        Kind(visits.large_prompt, at_once=2, pause_s=0.5),
+        Kind(visits.slow_reader, at_once=4),
+        Kind(visits.slow_reader_of_events, at_once=2),
+        Kind(visits.slow_writer, at_once=2),
+        Kind(visits.chunked),
+        Kind(visits.expecting),
+        Kind(visits.pipelined),
+        Kind(visits.looking_around),
+        Kind(visits.refused, at_once=2),
+        Kind(breaks.leaving, at_once=4),
+        Kind(breaks.upstream_broken, at_once=2),
+        Kind(breaks.upstream_cut, at_once=2),
+        Kind(breaks.upstream_silent, at_once=2),
+        Kind(operators.passing(place), at_once=2, named="node that passes"),
+        Kind(operators.staying(place), pause_s=0.0, named="node that stays"),
+        Kind(operators.reloading(place), pause_s=2.0, named="reload"),
     )
 
 

@@ -19,15 +19,15 @@ from typing import Any
 import msgspec
 import uvloop
 
-from benchmarks.long_streams import LATE_S, Held, Holding, losses, received, script_for
-from benchmarks.soak_figures import Soaked
-from benchmarks.soak_operators import LASTING, registration
-from benchmarks.soak_page import soak_page, streams_page
-from benchmarks.soak_scene import Scene
-from benchmarks.soak_setup import Place, running
-from benchmarks.soak_traffic import kinds, traffic
-from benchmarks.soak_visits import answered, large_events, ordinary
-from benchmarks.soak_watch import Kept, Reading, Watch, look
+from benchmarks.soak.figures import Soaked
+from benchmarks.soak.long_streams import LATE_S, Held, Holding, losses, received, script_for
+from benchmarks.soak.operators import LASTING, registration
+from benchmarks.soak.page import soak_page, streams_page
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.setup import Place, running
+from benchmarks.soak.traffic import kinds, traffic
+from benchmarks.soak.visits import answered, large_events, ordinary
+from benchmarks.soak.watch import Kept, Reading, Watch, look
 from rolemesh.server.limits import raise_descriptor_limit
 
 MINUTES = 30.0

@@ -11,8 +11,8 @@ import msgspec
 from attrs import evolve, frozen
 
 from benchmarks.figures import Figure, Sample, figure, over_rounds, ratio
-from benchmarks.fleet import Heard
-from benchmarks.visitor import Page
+from benchmarks.scaling.fleet import Heard
+from benchmarks.scaling.visitor import Page
 
 ONE_BY_ONE = "one_by_one"
 _ONE_BY_ONE = "One client, one request after the other, each for the next alias"

@@ -1,4 +1,4 @@
-"""The nodes: a process, `python -m benchmarks.fleet JOB`, in which each has what a real one has.
+"""The nodes: a process, `python -m benchmarks.scaling.fleet JOB`; each has what a real one has.
 
 An address of its own where it answers requests and probes (as `upstream` does), and a kept
 connection to the gateway on which it registers and then sends heartbeats, prepared, at the interval
@@ -17,9 +17,9 @@ import msgspec
 import uvloop
 from attrs import define, field, frozen
 
-from benchmarks.cluster import BEATS, NODE_KEY, Size, address, beat, registration
 from benchmarks.generator import CONNECT_AT_ONCE
 from benchmarks.job import READY
+from benchmarks.scaling.cluster import BEATS, NODE_KEY, Size, address, beat, registration
 from benchmarks.upstream import BACKLOG, Upstream
 from rolemesh.wire.registration import asked_interval
 

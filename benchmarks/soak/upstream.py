@@ -1,4 +1,4 @@
-"""An upstream that fails on demand: `python -m benchmarks.soak_upstream`.
+"""An upstream that fails on demand: `python -m benchmarks.soak.upstream`.
 
 Does what `upstream` does, unless the prompt names a fault: then the answer breaks in that place.
 """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from benchmarks.soak_watch import Reading
+from benchmarks.soak.watch import Reading
 
 MAX_SLOPE_MIB_H = 1.0
 COUNTED_SHARE = 2 / 3  # of the run, the last part of it
@@ -55,7 +55,9 @@ class Soaked:
     @property
     def counted(self) -> list[Reading]:
         """The lowest of each slice of the last part: what is kept when a peak has gone. Memory that
-        was freed goes back to the kernel in pieces of a MiB and more, when it happens to."""
+        was freed goes back to the kernel in pieces of a MiB and more, when it happens to. Of the
+        memory that is this process's alone: its share of what others map as well changes whenever
+        one of them comes or goes."""
         first, last = self.readings[0].at_s, self.readings[-1].at_s
         whole_s = (last - first) * COUNTED_SHARE
         slice_s = min(SLICE_S, whole_s / LEAST_SLICES)
@@ -63,11 +65,11 @@ class Soaked:
         for each in self.readings:
             if last - each.at_s < whole_s:
                 slices.setdefault(int((last - each.at_s) / slice_s), []).append(each)
-        return [min(one, key=_pss) for _, one in sorted(slices.items(), reverse=True)]
+        return [min(one, key=_own) for _, one in sorted(slices.items(), reverse=True)]
 
     @property
     def slope(self) -> Slope:
-        return slope([(each.at_s, each.pss_bytes) for each in self.counted])
+        return slope([(each.at_s, _own(each)) for each in self.counted])
 
     def faults(self, *, memory: bool = True) -> list[str]:
         """Why it has failed, in words. `memory` False: too short a run to judge by its slope."""
@@ -82,5 +84,5 @@ class Soaked:
         return found
 
 
-def _pss(reading: Reading) -> int:
-    return reading.pss_bytes
+def _own(reading: Reading) -> int:
+    return reading.uss_bytes

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 
 from benchmarks.script import PATH, Script, expected
-from benchmarks.soak_scene import Scene, Wrong, body, head, post
-from benchmarks.soak_setup import BACKED, FOUND, KEYS, PLAIN
-from benchmarks.soak_wire import Reply, Wire
+from benchmarks.soak.scene import Scene, Wrong, body, head, post
+from benchmarks.soak.setup import BACKED, FOUND, KEYS, PLAIN
+from benchmarks.soak.wire import Reply, Wire
 
 ANSWER = Script(answer_bytes=920)
 STREAM = Script(answer_bytes=230, events=20, gap_ms=20)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.machine import Machine
-from benchmarks.plots import shown
-from benchmarks.record import Run
-from benchmarks.summary import summary
-from benchmarks.tables import tables
-from benchmarks.targets import targets
+from benchmarks.page.machine import Machine
+from benchmarks.page.plots import shown
+from benchmarks.page.record import Run
+from benchmarks.page.summary import summary
+from benchmarks.page.tables import tables
+from benchmarks.page.targets import targets
 
 
 def page(run: Run, sections: Sequence[str] = ()) -> str:

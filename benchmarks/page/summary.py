@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 
 from benchmarks.figures import Sample, figure, of
-from benchmarks.record import Run
-from benchmarks.tables import first_p50, first_p99, table
+from benchmarks.page.record import Run
+from benchmarks.page.tables import first_p50, first_p99, table
 
 
 @frozen

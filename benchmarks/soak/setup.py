@@ -19,7 +19,7 @@ from attrs import define
 from benchmarks.gateways import CLIENT_KEY
 from benchmarks.process import Process, free_port
 from benchmarks.script import MODEL
-from benchmarks.watched import FILE, TRACE
+from benchmarks.soak.watched import FILE, TRACE
 
 PLAIN = MODEL  # one backend, in order
 FOUND = "found"  # discovered: a node that registered
@@ -73,14 +73,14 @@ class Place:
 @contextmanager
 def running(directory: Path, trace: int = 0) -> Iterator[Place]:
     """`trace`: frames of each allocation that are remembered, to find a leak. It costs much."""
-    argv = (sys.executable, "-m", "benchmarks.soak_upstream")
+    argv = (sys.executable, "-m", "benchmarks.soak.upstream")
     with Process(argv, directory / "upstream.log") as upstream, _nobody() as dead_port:
         upstream_port = int(upstream.wait_for_line())
         port = free_port()
         env = {FILE: str(directory / "window")} | ({TRACE: str(trace)} if trace else {})
         place = Place(directory, upstream, port, upstream_port, dead_port)
         place.configure()
-        gateway = (sys.executable, "-m", "benchmarks.watched", "gateway", "--config")
+        gateway = (sys.executable, "-m", "benchmarks.soak.watched", "gateway", "--config")
         with Process((*gateway, str(place.path)), place.log, env) as process:
             process.wait_for_port(port)
             place.process = process
