@@ -67,7 +67,7 @@ def _minutes(readings: list[Reading]) -> float:
     return (readings[-1].at_s - readings[0].at_s) / 60
 
 
-def _mib(size: int) -> str:
+def _mib(size: float) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
