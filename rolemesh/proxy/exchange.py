@@ -21,7 +21,7 @@ from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
 from rolemesh.core.types import Downstream, Straight, Timeouts
 from rolemesh.proxy.answer import Answer
-from rolemesh.wire.sse import EventSplitter, whole_chunk
+from rolemesh.wire.sse import EventSplitter, ends_in_error, whole_chunk
 from rolemesh.wire.usage import WINDOW_BYTES, Usage, read_usage
 
 if TYPE_CHECKING:
@@ -260,10 +260,16 @@ class Exchange:
         splitter = self._splitter
         if splitter is not None and not splitter.is_whole(needs_done=self._needs_done):
             detail = "the stream ended too early"
+            self._look_for_error(splitter)
             _fail(self._relayed, Broken(Failure.CUT, Reason.CONNECTION_LOST, detail))
         else:
             downstream.end()
             self._relayed.set_result(None)
+
+    def _look_for_error(self, splitter: EventSplitter | None) -> None:
+        """Has the backend itself told the client what went wrong?"""
+        if splitter is not None and self._tail is not None:
+            splitter.error_told = ends_in_error(b"".join(self._tail))
 
     def _give_back(self) -> None:
         """The answer is whole: the connection may serve the next request, if it is in order."""
@@ -281,6 +287,7 @@ class Exchange:
         if downstream is not None and splitter is not None and splitter.done:
             self._end(downstream)  # the client has it all; an error would only take that back
             return
+        self._look_for_error(splitter)
         for future in (self.opened, self._relayed):
             if future is not None and not future.done():
                 _fail(future, broken)

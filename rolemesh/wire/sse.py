@@ -19,19 +19,22 @@ _BLANK_FRAMED = tuple(blank + b"\r\n" for blank in _BLANK)
 _NO_START = b"none"
 _DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
 _DONE_LATER = re.compile(rb"[\r\n]data: ?\[DONE\]")  # the first bytes are the middle of a line
+_ERROR_LAST = re.compile(rb'(?:\A|[\r\n])data: ?\{[ \t]*+"error"[ \t]*+:[^\r\n]*+[\r\n]++\Z')
 
 
 class EventSplitter:
     """The state of one stream.
 
     `mid_event`: part of an unfinished event was passed on. `done`: `data: [DONE]` was passed on.
+    `error_told`, set by the relay: the upstream's own error event was the last.
     """
 
-    __slots__ = ("_held", "_last", "done", "mid_event")
+    __slots__ = ("_held", "_last", "done", "error_told", "mid_event")
 
     def __init__(self) -> None:
         self.mid_event = False
         self.done = False
+        self.error_told = False
         self._held = bytearray()
         self._last = b""  # the last byte of the unfinished event, held or passed on
 
@@ -81,9 +84,12 @@ class EventSplitter:
     def cut_with(self, event: bytes) -> bytes:
         """What a stream that breaks off ends with: what is held is dropped for `event`.
 
-        Behind half an event a blank line comes first, so that `event` is one of its own.
+        Behind half an event a blank line comes first, so that `event` is one of its own. Behind an
+        upstream's own error nothing comes: clients shall hear one, and that one knows more.
         """
         self._held.clear()
+        if self.error_told:
+            return b""
         return b"\n\n" + event if self.mid_event else event
 
     def _end_of_events(self, data: bytes) -> int:
@@ -119,6 +125,12 @@ class EventSplitter:
     def _look_for_done(self, events: bytes) -> None:
         if b"[DONE]" in events and (_DONE_LATER if self.mid_event else _DONE).search(events):
             self.done = True
+
+
+def ends_in_error(events: bytes) -> bool:
+    """Whether the last of these events is an error in OpenAI's shape, as llama-server and a node
+    send it in a stream that they cannot go on with. Framing of chunks may be among them."""
+    return _ERROR_LAST.search(events) is not None
 
 
 class _Starts(dict[int, bytes]):

@@ -208,6 +208,17 @@ def test_an_end_without_done_is_a_truncation(
     assert expect.broken_stream(body, "upstream_error") == [event("a")[:-2]]
 
 
+@pytest.mark.parametrize("end", [LastChunk(), Die()], ids=["end", "FIN"])
+@pytest.mark.parametrize("before", range(4))
+def test_a_backend_s_own_error_event_is_the_only_one(
+    gateway: GatewayProcess, solo: Solo, before: int, end: Step
+) -> None:
+    own = b'data: {"error":{"message":"the model fell over","type":"server_error","code":500}}\n\n'
+    events = [event(f"{number}") for number in range(before)]
+    body = streamed(gateway, solo, *map(Chunk, [*events, own]), end)
+    assert body == b"".join([*events, own])
+
+
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
 def test_other_streams_end_without_done(gateway: GatewayProcess, solo: Solo, path: str) -> None:
     text = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'

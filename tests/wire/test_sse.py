@@ -10,7 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rolemesh.wire.http1 import chunk
-from rolemesh.wire.sse import MAX_HELD_BYTES, MAX_WHOLE_BYTES, EventSplitter, whole_chunk
+from rolemesh.wire.sse import (
+    MAX_HELD_BYTES,
+    MAX_WHOLE_BYTES,
+    EventSplitter,
+    ends_in_error,
+    whole_chunk,
+)
 
 LINE_END = st.sampled_from([b"\n", b"\r", b"\r\n"])
 PIECE = st.one_of(
@@ -193,6 +199,41 @@ def test_a_blank_line_comes_before_the_error_behind_half_an_event_that_was_passe
     assert splitter.feed(half) == half
     assert splitter.mid_event
     assert splitter.cut_with(b"data: e\n\n") == b"\n\ndata: e\n\n"
+
+
+ERROR = b'data: {"error":{"message":"out of memory"}}\n\n'
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        ERROR,
+        b"data: 1\n\n" + ERROR,
+        b'data: 1\r\n\r\ndata:{ "error" : 1}\r\n\r\n',
+        b"a\r\ndata: 1\n\n\r\n%x\r\n%b\r\n" % (len(ERROR), ERROR),
+    ],
+)
+def test_an_error_of_the_upstream_at_the_end_is_the_only_one(events: bytes) -> None:
+    assert ends_in_error(events)
+    splitter = EventSplitter()
+    splitter.feed(events + b"data: half")
+    splitter.error_told = True
+    assert splitter.cut_with(b"data: e\n\n") == b""
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        b"",
+        b"data: 1\n\n",
+        ERROR + b"data: 1\n\n",
+        ERROR[:-3],
+        b'data: {"text":"\\ndata: {\\"error\\":1}"}\n\n',
+        b'data: {"errors":1}\n\n',
+    ],
+)
+def test_what_is_no_error_at_the_end_is_none(events: bytes) -> None:
+    assert not ends_in_error(events)
 
 
 def test_nothing_fed_is_nothing_passed_on() -> None:
