@@ -2,7 +2,7 @@
 
 1 alias and 1 node against 1,000 aliases and 500 nodes that send their heartbeats, in the default
 configuration: a request's CPU time as a ratio within each round, the heartbeats' share of a core,
-memory, the start, and what the pages cost that tell of all of it. Prints tables, writes JSON.
+memory, the start, and what the pages cost that tell of all of it. Writes JSON, and a page.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from benchmarks.gateways import CLIENT_KEY
 from benchmarks.job import Outcome
 from benchmarks.measure import measure
 from benchmarks.process import Process, cpu_s, free_port, pss_bytes
+from benchmarks.scaling import report
 from benchmarks.scaling.cluster import BIG, SMALL, WIDE, Size, launch
 from benchmarks.scaling.fleet import Fleet, Heard
-from benchmarks.scaling.report import ONE_BY_ONE, Rest, Scaling, as_json, tables
+from benchmarks.scaling.report import ONE_BY_ONE, Rest, Scaling
 from benchmarks.scaling.visitor import PAGES, REUSED_S, Page, one_by_one, page
 from benchmarks.workloads import Workload, paced, requests
 
@@ -69,14 +70,16 @@ def main(argv: list[str] | None = None) -> int:
     plan = TINY if options.tiny else FULL
     done = run(plan, options.rounds)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "scaling.json").write_bytes(as_json(done))
+    (options.out / "scaling.json").write_bytes(report.as_json(done))
     wrong = [words for each in void(done.samples) for words in each.outcome.errors]
     wrong += [words for each in done.rests for words in each.heard.errors]
     for words in wrong:
         print(f"void: {words}", file=sys.stderr)
     if wrong:
         return 1
-    print(f"\n{tables(done)}\n\nwritten: {options.out / 'scaling.json'}")
+    text = report.page(done)
+    (options.out / "scaling.md").write_text(text)
+    print(f"\n{text}\nwritten below {options.out}: scaling.md, scaling.json")
     return 0
 
 

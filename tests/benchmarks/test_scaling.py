@@ -12,7 +12,7 @@ from benchmarks.job import Outcome
 from benchmarks.scaling import __main__ as scaling
 from benchmarks.scaling.cluster import BIG, SMALL, WIDE, Size, address, beat, node_id, registration
 from benchmarks.scaling.fleet import Heard
-from benchmarks.scaling.report import ONE_BY_ONE, Rest, Scaling, tables
+from benchmarks.scaling.report import ONE_BY_ONE, Rest, Scaling, page
 from benchmarks.scaling.visitor import PAGES
 from benchmarks.script import MODEL
 from rolemesh.wire.registration import parse_heartbeat, parse_register
@@ -76,7 +76,7 @@ def test_what_heartbeats_cost_meanwhile_is_no_cost_of_requests() -> None:
     )
     assert [round(each.cpu_s, 6) for each in run.net] == [0.1, 0.1, 0.11, 0.11]
     row = "| 1000x500 | 1100.0 (1100.0 to 1100.0) µs | 1.10 (1.10 to 1.10) | 2000.0 µs |"
-    assert row in tables(run)
+    assert row in page(run)
 
 
 def _sample(size: str, work: str, cpu_s: float) -> Sample:
