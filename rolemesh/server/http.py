@@ -13,7 +13,6 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from typing import cast
 
 from aiohttp import web
 
@@ -33,7 +32,7 @@ from rolemesh.server.connection import (
 from rolemesh.server.downstream import ConnectionDownstream
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.lane import Lane
-from rolemesh.server.logs import access_line
+from rolemesh.server.logformat import AccessLine
 from rolemesh.server.request import AiohttpRequest, Request
 from rolemesh.server.router import Router
 from rolemesh.wire import openai
@@ -48,8 +47,9 @@ FLUSH_S = 1.0
 
 class HttpServer:
     """`request_id_header` and `fast_lane` may be changed at any time. `draining`: no new work is
-    taken. `ended` is told of every request, when its `line` says all. `lane_paths`: the POST paths
-    of the fast lane. `name`: whose the errors that are made here are, in their headers."""
+    taken. `ended` is told of every request, when its `line` says all; then `tell` writes that line.
+    `lane_paths`: the POST paths of the fast lane. `name`: whose the errors that are made here are,
+    in their headers."""
 
     def __init__(
         self,
@@ -57,22 +57,33 @@ class HttpServer:
         request_id_header: str,
         ended: Callable[[Inbound], None],
         lane_paths: Sequence[str],
+        tell: Callable[[AccessLine], None],
         name: str = "gateway",
     ) -> None:
         self._error_header = (b"X-RoleMesh-Error", name.encode())
         self._ended = ended
+        self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._router = router
         self.connections = ClientConnections(self._serve, self._refuse, self._loop)
         self._lane = Lane(self, lane_paths)
         self.fast_lane = True
         self.draining = False
-        self._requests: dict[Inbound, asyncio.Task[object]] = {}
+        self._requests: dict[Inbound, asyncio.Task[object] | None] = {}
         self._idle: asyncio.Future[None] | None = None  # what a drain waits for
         prefix = secrets.token_hex(6)
         self._ids = (f"{prefix}-{number:x}" for number in itertools.count(1))
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self.request_id_header = request_id_header
+
+    @property
+    def request_id_header(self) -> str:
+        return self._id_header
+
+    @request_id_header.setter
+    def request_id_header(self, name: str) -> None:
+        self._id_header = name
+        self._id_start = f"{name}: ".encode()
 
     # Life
 
@@ -94,10 +105,12 @@ class HttpServer:
 
     async def end_requests(self, error: RoleMeshError) -> None:
         """Those that are left end now, with this error."""
-        tasks = list(self._requests.values())
+        tasks = []
         for inbound, task in list(self._requests.items()):
             inbound.interrupted = error
-            task.cancel()
+            if task is not None:
+                task.cancel()
+                tasks.append(task)
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
@@ -149,15 +162,14 @@ class HttpServer:
     def inbound(self, request: Request, downstream: ConnectionDownstream) -> Inbound:
         if self.draining:
             downstream.keep_alive = False
-        id_header = self.request_id_header
-        given = request.header(id_header)
+        given = request.header(self._id_header)
         request_id = given if given and request_id_ok(given) else next(self._ids)
-        return Inbound(request, downstream, id_header.encode(), request_id, self._loop.time())
+        return Inbound(request, downstream, self._id_start, request_id, self._loop.time())
 
     async def serve(self, inbound: Inbound, refusal: RequestError | None = None) -> None:
         """Answer a request, whoever received it. Runs in a task of its own, which is cancelled when
         the client leaves."""
-        self._requests[inbound] = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+        self._requests[inbound] = asyncio.current_task(self._loop)
         try:
             if refusal is not None:
                 raise refusal
@@ -231,7 +243,7 @@ class HttpServer:
         if line.peer is None:
             line.peer = inbound.request.peer
         self._ended(inbound)
-        access_line(line)
+        self._tell(line)
 
     def _sweep(self) -> None:
         now = self._loop.time()

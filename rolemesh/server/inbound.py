@@ -51,7 +51,7 @@ class Inbound:
         self,
         request: Request,
         downstream: ConnectionDownstream,
-        id_header: bytes,
+        id_start: bytes,
         request_id: str,
         began_at: float,
     ) -> None:
@@ -59,7 +59,7 @@ class Inbound:
         self.request = request
         self.downstream = downstream
         self.request_id = request_id
-        self.id_line = b"%b: %b\r\n" % (id_header, request_id.encode())
+        self.id_line = b"%b%b\r\n" % (id_start, request_id.encode())
         self.began_at = began_at
         self.path = unquote(path, errors="replace") if "%" in path else path
         self.phase = "upload"

@@ -86,17 +86,22 @@ def _escape(char: str) -> str:
 
 
 class Clock:
-    """ISO 8601 in UTC with milliseconds; the part before them is made once a second."""
+    """ISO 8601 in UTC with milliseconds, made once for each; what is before them, once a second."""
 
-    second = -1
-    prefix = ""
+    def __init__(self) -> None:
+        self._second = self._ms = -1
+        self._prefix = self._text = ""
 
     def text(self, at: float) -> str:
-        second = int(at)
-        if second != self.second:
-            self.second = second
-            self.prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self.prefix}.{int((at - second) * 1000):03d}Z"
+        ms = int(at * 1000)
+        if ms != self._ms:
+            self._ms = ms
+            second, part = divmod(ms, 1000)
+            if second != self._second:
+                self._second = second
+                self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._text = f"{self._prefix}.{part:03d}Z"
+        return self._text
 
 
 _clock = Clock()

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from rolemesh.server.logformat import AccessLine, Clock, Format, formatter, lines_formatter
 
-__all__ = ["AccessLine", "LogWriter", "access_line", "setup"]
+__all__ = ["AccessLine", "LogWriter", "setup"]
 
 QUEUE_LINES = 10_000
 # Lines that come within this time are formatted and written together: one wake-up, one write.
@@ -27,19 +27,6 @@ GATHER_S = 0.02
 BATCH_BYTES = 65_536
 LINES_AT_ONCE = 100
 FLUSH_S = 1.0
-
-_root = logging.getLogger()
-_access = logging.getLogger("rolemesh.access")
-_clock = Clock()  # the writer's thread has another one
-
-
-def access_line(line: AccessLine) -> None:
-    """One line for one request, at level info. Cheap: formatting is the writer's."""
-    if _access.isEnabledFor(logging.INFO):
-        line.time = _clock.text(time.time())
-        for handler in _root.handlers:
-            if isinstance(handler, LogWriter):
-                handler.put(line)
 
 
 def setup(level: str, form: str | None, fd: int = 2) -> LogWriter:
@@ -65,6 +52,7 @@ class LogWriter(logging.Handler):
     def __init__(self, fd: int = 2) -> None:
         super().__init__()
         self._fd = fd
+        self._clock = Clock()  # the thread has another one
         self._format = formatter(Format.JSON)
         self._format_lines = lines_formatter(Format.JSON)
         self._queue: collections.deque[logging.LogRecord | AccessLine] = collections.deque()
@@ -89,6 +77,7 @@ class LogWriter(logging.Handler):
             form = "console" if _is_terminal(self._fd) else "json"
         self._format = formatter(Format(form))
         self._format_lines = lines_formatter(Format(form))
+        self.setLevel(level.upper())
         logging.getLogger().setLevel(level.upper())
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -98,6 +87,12 @@ class LogWriter(logging.Handler):
             record.msg, record.args = record.getMessage(), None
         self.put(record)
         return True
+
+    def access(self, line: AccessLine) -> None:
+        """One line for one request, at level info. Cheap: formatting is the thread's."""
+        if self.level <= logging.INFO:
+            line.time = self._clock.text(time.time())
+            self.put(line)
 
     def put(self, line: logging.LogRecord | AccessLine) -> None:
         if len(self._queue) >= QUEUE_LINES:

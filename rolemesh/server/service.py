@@ -71,7 +71,9 @@ class Service:
         name: str,
     ) -> None:
         """Opens the sockets; nobody is let in before `start`. Raises RoleMeshError."""
-        server = HttpServer(router, section.request_id_header, ended, lane_paths, name)
+        server = HttpServer(
+            router, section.request_id_header, ended, lane_paths, self._writer.access, name
+        )
         server.fast_lane = section.fast_lane
         context = tls_of(section)
         self._listener = Listener(

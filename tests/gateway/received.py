@@ -59,6 +59,6 @@ class Taken(RecordedDownstream):
 
 def inbound(received: Received | None = None, **params: str) -> Inbound:
     downstream = cast(ConnectionDownstream, Taken())
-    made = Inbound(received or Received(), downstream, b"X-Request-ID", "request-1", 0.0)
+    made = Inbound(received or Received(), downstream, b"X-Request-ID: ", "request-1", 0.0)
     made.params = params
     return made

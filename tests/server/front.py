@@ -81,7 +81,9 @@ class Front:
     def __init__(self) -> None:
         self.router = Router()
         self.ended: list[Inbound] = []
-        self.server = HttpServer(self.router, "X-Request-ID", self.ended.append, (LANE,))
+        self.server = HttpServer(
+            self.router, "X-Request-ID", self.ended.append, (LANE,), lambda line: None
+        )
         self.port = 0
 
     def on(self, method: str, path: str, handler: Handler) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rolemesh.server import logs
-from rolemesh.server.logs import AccessLine, access_line, setup
+from rolemesh.server.logs import AccessLine, setup
 
 LINE = AccessLine(
     level="info",
@@ -47,7 +47,7 @@ def test_lines_come_out_in_order_as_json(root: logging.Logger):
     for number in range(3):
         logging.getLogger("rolemesh.test").info("line %d", number, extra={"alias": "writer"})
     logging.getLogger("rolemesh.test").debug("not this one")
-    access_line(LINE)
+    handler.access(LINE)
     handler.close()
     os.close(writer)
     with open(reader, "rb") as file:
@@ -139,9 +139,9 @@ def test_the_level_can_change_while_it_runs(root: logging.Logger, tmp_path: Path
     path = tmp_path / "log"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     handler = setup("warning", "json", fd)
-    access_line(LINE)
+    handler.access(LINE)
     handler.change("debug", "console")
-    access_line(LINE)
+    handler.access(LINE)
     handler.close()
     os.close(fd)
     assert path.read_text().count("\n") == 1
