@@ -22,6 +22,7 @@ from benchmarks.page.plots import DIRECTORY, plots
 from benchmarks.page.record import Run, WorkDone, as_json, from_json
 from benchmarks.page.report import page
 from benchmarks.page.tables import cramped, tables
+from benchmarks.process import end_on_signals
 from benchmarks.runner import run
 from benchmarks.workloads import Work
 
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     """0; 1 when the run is void; 2 when it cannot be done: a gateway that was asked for by name is
     not there, or the machine does not allow that many connections."""
     options = _options(argv)
+    end_on_signals()
     if options.source is not None:
         return _write(from_json(options.source.read_bytes()), options)
     asked = [each for each in GATEWAYS if _is_asked(each, options)]

@@ -12,12 +12,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 START_S = 20.0
 STOP_S = 10.0
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _CPUCLOCK_SCHED = 2  # of a whole process: (~pid << 3) | 2, as clock_getcpuclockid(3) makes it
 
 
@@ -30,9 +34,30 @@ def pss_bytes(pids: Sequence[int]) -> int:
 
 
 def tree(pid: int) -> tuple[int, ...]:
-    """The process and all below it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (pid, *(each for child in children for each in tree(int(child))))
+    """The process and all below it, whichever of its threads started them."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for each in tasks for child in _children(each)]
+    return (pid, *(each for child in children for each in tree(child)))
+
+
+def _children(task: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # threads end meanwhile
+        return task.read_text().split()
+    return []
+
+
+def end_on_signals() -> None:
+    """SIGTERM and SIGHUP end this process as an exception does, and so what it has started too.
+    They are left alone where whoever started it has them ignored, as nohup does."""
+    for each in _ENDING:
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)  # a second one would cut the ending short
+    sys.exit(128 + number)
 
 
 def free_port() -> int:
@@ -43,11 +68,14 @@ def free_port() -> int:
 
 
 class Process:
-    """`with Process(argv, log) as process`: everything it prints goes to the file `log`."""
+    """`with Process(argv, log) as process`: everything it prints goes to the file `log`.
+    `returncode`: None until it was stopped. `was_killed`: SIGTERM was not enough."""
 
     def __init__(
         self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None
     ) -> None:
+        self.returncode: int | None = None
+        self.was_killed = False
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -91,14 +119,17 @@ class Process:
         raise self._failed("says nothing")
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL to the whole group should it not go."""
+        """SIGTERM, and SIGKILL should it not go; nothing of its group outlives it."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
+            self.was_killed = True
+            self._process.kill()
+        self.returncode = self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
 
     def _failed(self, what: str) -> RuntimeError:
         log = self._log.read_text(errors="replace")[-2000:]

@@ -23,7 +23,7 @@ from benchmarks.figures import Sample, void
 from benchmarks.gateways import CLIENT_KEY
 from benchmarks.job import Outcome
 from benchmarks.measure import measure
-from benchmarks.process import Process, cpu_s, free_port, pss_bytes
+from benchmarks.process import Process, cpu_s, end_on_signals, free_port, pss_bytes
 from benchmarks.scaling import report
 from benchmarks.scaling.cluster import BIG, SMALL, WIDE, Size, launch
 from benchmarks.scaling.fleet import Fleet, Heard
@@ -67,6 +67,7 @@ TINY = Plan(
 def main(argv: list[str] | None = None) -> int:
     """0; 1 when something failed, and then there are no figures."""
     options = _options(argv)
+    end_on_signals()
     plan = TINY if options.tiny else FULL
     done = run(plan, options.rounds)
     options.out.mkdir(parents=True, exist_ok=True)

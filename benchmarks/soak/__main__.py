@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import uvloop
 
+from benchmarks.process import end_on_signals
 from benchmarks.soak.figures import Soaked
 from benchmarks.soak.long_streams import LATE_S, Held, Holding, losses, received, script_for
 from benchmarks.soak.operators import LASTING, registration
@@ -43,6 +44,7 @@ SETTLE_S = 60.0
 def main(argv: list[str] | None = None) -> int:
     """0; 1 when something leaked, was lost or came back wrong."""
     options = _options(argv)
+    end_on_signals()
     raise_descriptor_limit()
     options.out.mkdir(parents=True, exist_ok=True)
     run = _hold if options.streams else _soak
