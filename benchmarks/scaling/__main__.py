@@ -8,10 +8,11 @@ memory, the start, and what the pages cost that tell of all of it. Writes JSON, 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,9 @@ from pathlib import Path
 import msgspec
 from attrs import frozen
 
+from benchmarks import descriptors
 from benchmarks.figures import Sample, void
-from benchmarks.gateways import CLIENT_KEY
+from benchmarks.gateways import RoleMesh
 from benchmarks.job import Outcome
 from benchmarks.measure import measure
 from benchmarks.process import Process, cpu_s, end_on_signals, free_port, pss_bytes
@@ -28,11 +30,11 @@ from benchmarks.scaling import report
 from benchmarks.scaling.cluster import BIG, SMALL, WIDE, Size, launch
 from benchmarks.scaling.fleet import Fleet, Heard
 from benchmarks.scaling.report import ONE_BY_ONE, Rest, Scaling
-from benchmarks.scaling.visitor import PAGES, REUSED_S, Page, one_by_one, page
+from benchmarks.scaling.visitor import PAGES, REUSED_S, Visited, one_by_one, visit
 from benchmarks.workloads import Workload, paced, requests
 
 ROUNDS = 5
-_HEADERS = (("Authorization", f"Bearer {CLIENT_KEY}"),)
+PER_NODE = 3  # connections: its own to the gateway, where it listens, the gateway's to it
 
 
 @frozen
@@ -65,40 +67,48 @@ TINY = Plan(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0; 1 when something failed, and then there are no figures."""
+    """0; 1 when something failed, and then there are no figures, but what is left of that gateway
+    below `failed-scaling`; 2 when the machine does not allow that many connections."""
     options = _options(argv)
     end_on_signals()
     plan = TINY if options.tiny else FULL
-    done = run(plan, options.rounds)
+    try:
+        descriptors.claim(PER_NODE * max(each.nodes for each in plan.sizes))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 2
     options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rolemesh-scaling-") as name:
+        try:
+            done = run(plan, options.rounds, Path(name))
+        except (RuntimeError, OSError) as error:
+            print(f"void: {error}", file=sys.stderr)
+            shutil.copytree(name, options.out / "failed-scaling", dirs_exist_ok=True)
+            return 1
     (options.out / "scaling.json").write_bytes(report.as_json(done))
-    wrong = [words for each in void(done.samples) for words in each.outcome.errors]
-    wrong += [words for each in done.rests for words in each.heard.errors]
-    for words in wrong:
-        print(f"void: {words}", file=sys.stderr)
-    if wrong:
-        return 1
     text = report.page(done)
     (options.out / "scaling.md").write_text(text)
     print(f"\n{text}\nwritten below {options.out}: scaling.md, scaling.json")
     return 0
 
 
-def run(plan: Plan, rounds: int) -> Scaling:
-    """The order of the sizes is turned round from one round to the next."""
+def run(plan: Plan, rounds: int, directory: Path) -> Scaling:
+    """The order of the sizes is turned round from one round to the next. Raises RuntimeError at
+    the first that fails; what it has written is then in `directory`, alone."""
     samples: list[Sample] = []
     rests: list[Rest] = []
-    with tempfile.TemporaryDirectory(prefix="rolemesh-scaling-") as name:
-        for number in range(rounds):
-            for size in plan.sizes[:: -1 if number % 2 else 1]:
-                place = Path(name) / f"{number}-{size.name}"
-                place.mkdir()
-                taken, rest = _one(plan, size, number, place)
-                samples += taken
-                rests.append(rest)
-                print(
-                    f"{number + 1} {size.name:<13} {rest.share:6.1%} of a core at rest", flush=True
-                )
+    for number in range(rounds):
+        for size in plan.sizes[:: -1 if number % 2 else 1]:
+            place = directory / f"{number}-{size.name}"
+            place.mkdir()
+            taken, rest = _one(plan, size, number, place)
+            wrong = faults(taken, rest)
+            if wrong:
+                raise RuntimeError("; ".join(wrong))
+            shutil.rmtree(place)
+            samples += taken
+            rests.append(rest)
+            print(f"{number + 1} {size.name:<13} {rest.share:6.1%} of a core at rest", flush=True)
     return Scaling(
         at=datetime.now(UTC).date().isoformat(),
         rounds=rounds,
@@ -109,6 +119,12 @@ def run(plan: Plan, rounds: int) -> Scaling:
     )
 
 
+def faults(samples: Sequence[Sample], rest: Rest) -> list[str]:
+    """In words."""
+    wrong = [f"{each.gateway}, {each.workload}: {each.why_void}" for each in void(samples)]
+    return wrong + [f"{rest.size}, nodes: {words}" for words in rest.heard.errors]
+
+
 def _one(plan: Plan, size: Size, number: int, place: Path) -> tuple[list[Sample], Rest]:
     port = free_port()
     asked = launch(size, place, port)
@@ -116,18 +132,14 @@ def _one(plan: Plan, size: Size, number: int, place: Path) -> tuple[list[Sample]
     with Process(asked.argv, place / "log", asked.env) as gateway:
         gateway.wait_for_port(port)
         start_s, start_cpu_s = time.monotonic() - began_at, cpu_s(gateway.pids)
+        turn = _Turn(plan, size, number, port, gateway)
         with _nodes(Fleet(size, port), place / "fleet") as nodes:
             register_cpu_s = cpu_s(gateway.pids) - start_cpu_s
-            one_by_one(port, size.models, len(size.models), gateway.pids)  # everything once
-            time.sleep(min(plan.rest_s, 2.0))  # the state file is written by now
-            before = cpu_s(gateway.pids)
-            time.sleep(plan.rest_s)
-            rest_cpu_s, pss = cpu_s(gateway.pids) - before, pss_bytes(gateway.pids)
-            samples = [_measured(work, size, number, port, gateway, nodes) for work in plan.works]
-            samples.append(_asked(plan, size, number, port, gateway))
-            pages = _pages(plan, port, gateway) if size == plan.sizes[-1] else ()
+            rest_cpu_s, pss = turn.rest()
+            samples = [*(turn.measured(work, nodes) for work in plan.works), turn.asked()]
+            pages = turn.visits() if size == plan.sizes[-1] else ()
         heard = msgspec.json.decode((place / "fleet").read_text().splitlines()[-1], type=Heard)
-    rest = Rest(
+    return samples, Rest(
         size=size.name,
         round=number,
         start_s=start_s,
@@ -139,7 +151,6 @@ def _one(plan: Plan, size: Size, number: int, place: Path) -> tuple[list[Sample]
         heard=heard,
         pages=pages,
     )
-    return samples, rest
 
 
 @contextmanager
@@ -150,26 +161,42 @@ def _nodes(fleet: Fleet, log: Path) -> Iterator[Process]:
         yield process
 
 
-def _measured(
-    work: Workload, size: Size, number: int, port: int, gateway: Process, nodes: Process
-) -> Sample:
-    measured = measure(work.at(port, _HEADERS), gateway.pids, nodes.pids)
-    outcome = measured.outcome
-    units = work.units(outcome.answers, outcome.events)
-    cpu = measured.cpu_s, measured.upstream_cpu_s
-    return Sample(size.name, work.name, number, units, *cpu, 0, None, outcome)
+@frozen
+class _Turn:
+    """A gateway of one size, in one round, with all its nodes: what is asked of it."""
 
+    plan: Plan
+    size: Size
+    number: int
+    port: int
+    gateway: Process
 
-def _asked(plan: Plan, size: Size, number: int, port: int, gateway: Process) -> Sample:
-    began_at = time.monotonic()
-    spent = one_by_one(port, size.models, plan.asked, gateway.pids)
-    elapsed_s = time.monotonic() - began_at
-    outcome = Outcome(plan.asked, 0, 0, (), elapsed_s, cpu_s=0.0)
-    return Sample(size.name, ONE_BY_ONE, number, plan.asked, spent, 0.0, 0, None, outcome)
+    def rest(self) -> tuple[float, int]:
+        """CPU seconds and memory with nothing but heartbeats."""
+        models, pids = self.size.models, self.gateway.pids
+        one_by_one(self.port, models, len(models), pids)  # everything once
+        time.sleep(min(self.plan.rest_s, 2.0))  # the state file is written by now
+        before = cpu_s(pids)
+        time.sleep(self.plan.rest_s)
+        return cpu_s(pids) - before, pss_bytes(pids)
 
+    def measured(self, work: Workload, nodes: Process) -> Sample:
+        job = work.at(self.port, RoleMesh().headers)
+        measured = measure(job, self.gateway.pids, nodes.pids)
+        outcome = measured.outcome
+        units = work.units(outcome.answers, outcome.events)
+        cpu, name = (measured.cpu_s, measured.upstream_cpu_s), self.size.name
+        return Sample(name, work.name, self.number, units, *cpu, 0, None, outcome)
 
-def _pages(plan: Plan, port: int, gateway: Process) -> tuple[Page, ...]:
-    return tuple(page(path, port, gateway.pids, plan.pause_s) for path in PAGES)
+    def asked(self) -> Sample:
+        spent = one_by_one(self.port, self.size.models, self.plan.asked, self.gateway.pids)
+        outcome = Outcome(self.plan.asked, 0, 0, (), spent.elapsed_s, cpu_s=0.0)
+        units, name = self.plan.asked, self.size.name
+        return Sample(name, ONE_BY_ONE, self.number, units, spent.cpu_s, 0.0, 0, None, outcome)
+
+    def visits(self) -> tuple[Visited, ...]:
+        pids, pause_s = self.gateway.pids, self.plan.pause_s
+        return tuple(visit(path, self.port, pids, pause_s) for path in PAGES)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

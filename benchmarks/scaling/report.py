@@ -11,8 +11,9 @@ import msgspec
 from attrs import evolve, frozen
 
 from benchmarks.figures import Figure, Sample, figure, over_rounds, ratio
+from benchmarks.page.tables import shown, table
 from benchmarks.scaling.fleet import Heard
-from benchmarks.scaling.visitor import Page
+from benchmarks.scaling.visitor import Visited
 
 ONE_BY_ONE = "one_by_one"
 _ONE_BY_ONE = "One client, one request after the other, each for the next alias"
@@ -33,7 +34,7 @@ class Rest:
     rest_s: float
     rest_cpu_s: float
     heard: Heard
-    pages: tuple[Page, ...]
+    pages: tuple[Visited, ...]
 
     @property
     def share(self) -> float:
@@ -85,57 +86,55 @@ heartbeats cost meanwhile, which is the share told below; medians of {done.round
 
 
 def _requests(done: Scaling) -> str:
-    lines = [
-        f"| | CPU per request | times {done.sizes[0]} | with heartbeats |",
-        "|---|---|---|---|",
-    ]
-    net = done.net
+    rows = []
     for work, title in {**done.titles, ONE_BY_ONE: _ONE_BY_ONE}.items():
-        lines.append(f"| {title} | | | |")
-        for size in done.sizes:
-            cpu, raw = (
-                over_rounds(samples, size, work, lambda each: each.cpu_us)
-                for samples in (net, done.samples)
-            )
-            times = ratio(net, size, done.sizes[0], work)
-            lines.append(
-                f"| {size} | {_shown(cpu, 1)} µs | {_shown(times, 2)} | {raw.median:.1f} µs |"
-            )
-    return "\n".join(lines)
+        rows.append([title])
+        rows += [_cost(done, size, work) for size in done.sizes]
+    return table(["", "CPU per request", f"times {done.sizes[0]}", "with heartbeats"], rows)
+
+
+def _cost(done: Scaling, size: str, work: str) -> list[str]:
+    net = done.net
+    cpu, raw = (
+        over_rounds(samples, size, work, lambda each: each.cpu_us)
+        for samples in (net, done.samples)
+    )
+    times = ratio(net, size, done.sizes[0], work)
+    return [size, f"{shown(cpu, 1)} µs", shown(times, 2), f"{raw.median:,.1f} µs"]
 
 
 def _rest(done: Scaling) -> str:
-    rows: tuple[tuple[str, Callable[[Rest], float], int], ...] = (
+    told: tuple[tuple[str, Callable[[Rest], float], int], ...] = (
         ("heartbeats and all that recurs, % of a core", lambda each: each.share * 100, 2),
         ("memory (PSS), MiB", lambda each: each.pss_bytes / MIB, 1),
         ("until it listens, s", lambda each: each.start_s, 2),
         ("CPU until it listens, s", lambda each: each.start_cpu_s, 2),
         ("CPU until all nodes are registered, s", lambda each: each.register_cpu_s, 2),
     )
-    lines = [f"| at rest | {' | '.join(done.sizes)} |", "|---" * (len(done.sizes) + 1) + "|"]
-    for title, value, digits in rows:
-        figures = [_shown(_of(done.rests, size, value), digits) for size in done.sizes]
-        lines.append(f"| {title} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+    rows = [
+        [title, *(shown(_of(done.rests, size, value), digits) for size in done.sizes)]
+        for title, value, digits in told
+    ]
+    return table(["at rest", *done.sizes], rows)
 
 
 def _pages(done: Scaling) -> list[str]:
-    if not any(each.pages for each in done.rests):
+    told = [each.pages for each in done.rests if each.pages]
+    if not told:
         return []
-    lines = [
-        f"| {done.sizes[-1]}, probes included | KiB | CPU ms | took ms | other client waited ms |",
-        "|---|---|---|---|---|",
-    ]
-    told = [each for each in done.rests if each.size == done.sizes[-1]]
-    for pages in zip(*(each.pages for each in told), strict=True):
-        cpu = figure(page.cpu_s * 1000 for page in pages)
-        took = figure(page.took_s * 1000 for page in pages)
-        waited = figure(page.waited_s * 1000 for page in pages)
-        lines.append(
-            f"| GET {pages[0].path} | {pages[0].bytes / 1024:,.0f} | {_shown(cpu, 1)}"
-            f" | {_shown(took, 0)} | {_shown(waited, 1)} |"
-        )
-    return ["\n".join(lines)]
+    head = [f"{done.sizes[-1]}, probes included", "KiB", "CPU ms", "took ms"]
+    rows = [_visited(rounds) for rounds in zip(*told, strict=True)]
+    return [table([*head, "other client waited ms"], rows)]
+
+
+def _visited(rounds: Sequence[Visited]) -> list[str]:
+    """One page."""
+    cpu = figure(each.cpu_s * 1000 for each in rounds)
+    took = figure(each.took_s * 1000 for each in rounds)
+    waited = figure(each.waited_s * 1000 for each in rounds)
+    first = rounds[0]
+    kib = f"{first.size_bytes / 1024:,.0f}"
+    return [f"GET {first.path}", kib, shown(cpu, 1), shown(took, 0), shown(waited, 1)]
 
 
 def _of(rests: Sequence[Rest], size: str, value: Callable[[Rest], float]) -> Figure:
@@ -144,7 +143,3 @@ def _of(rests: Sequence[Rest], size: str, value: Callable[[Rest], float]) -> Fig
 
 def _net(sample: Sample, share: float) -> Sample:
     return evolve(sample, cpu_s=sample.cpu_s - share * sample.outcome.elapsed_s)
-
-
-def _shown(value: Figure, digits: int) -> str:
-    return f"{value.median:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"

@@ -10,11 +10,13 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.client import HTTPConnection
 
 from attrs import frozen
 
-from benchmarks.gateways import CLIENT_KEY
+from benchmarks.gateways import RoleMesh
 from benchmarks.process import cpu_s
 from benchmarks.script import MODEL, PATH, Script, expected, request_body
 
@@ -22,14 +24,17 @@ SCRIPT = Script(answer_bytes=920)
 # /health does nothing: what another client waits for beside it, this machine makes it wait for.
 PAGES = ("/health", "/ready", "/v1/models", "/v1/nodes", "/metrics")
 REUSED_S = 2.1  # a probe's answer is used again for 2 s
+LEAST_WAITS = 20  # of the other client before the page is asked for
+_KEYS = RoleMesh().headers
 
 
 @frozen
-class Page:
-    """`waited_s`: the longest that another client's request took meanwhile."""
+class Visited:
+    """A page of the gateway's. `waited_s`: the longest that another client's request took
+    meanwhile."""
 
     path: str
-    bytes: int
+    size_bytes: int
     cpu_s: float
     took_s: float
     waited_s: float
@@ -41,10 +46,11 @@ class Visitor:
     def __init__(self, port: int) -> None:
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._body = request_body(SCRIPT, 1024)
+        keys = "".join(f"{name}: {value}\r\n" for name, value in _KEYS)
         self._head = (
             f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: rolemesh-benchmark\r\n"
             "Accept: */*\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(self._body)}\r\nAuthorization: Bearer {CLIENT_KEY}\r\n\r\n"
+            f"Content-Length: {len(self._body)}\r\n{keys}\r\n"
         ).encode()
 
     def ask(self, model: str) -> float:
@@ -67,59 +73,67 @@ class Visitor:
         self._connection.close()
 
 
-def one_by_one(port: int, models: Sequence[str], requests: int, pids: Sequence[int]) -> float:
-    """CPU seconds of so many requests, over the aliases in turn, the second time that they are
-    asked: by then there are connections."""
-    visitor = Visitor(port)
-    spent = 0.0
-    for _ in range(2):
-        before = cpu_s(pids)
-        for number in range(requests):
-            visitor.ask(models[number % len(models)])
-        spent = cpu_s(pids) - before
-    visitor.close()
+@frozen
+class Spent:
+    """What so many requests cost the gateway, and how long they took."""
+
+    cpu_s: float
+    elapsed_s: float
+
+
+def one_by_one(port: int, models: Sequence[str], requests: int, pids: Sequence[int]) -> Spent:
+    """So many requests, over the aliases in turn, the second time that they are asked: by then
+    there are connections."""
+    with closing(Visitor(port)) as visitor:
+        for _ in range(2):
+            before, began_at = cpu_s(pids), time.monotonic()
+            for number in range(requests):
+                visitor.ask(models[number % len(models)])
+            spent = Spent(cpu_s(pids) - before, time.monotonic() - began_at)
     return spent
 
 
-def page(path: str, port: int, pids: Sequence[int], pause_s: float) -> Page:
-    """CPU time is that of the page alone: nobody else is there the first time."""
+def visit(path: str, port: int, pids: Sequence[int], pause_s: float) -> Visited:
+    """CPU time is of the first time, when no other client is there, only the nodes' heartbeats."""
     time.sleep(pause_s)
     before = cpu_s(pids)
     size, took_s = _get(path, port)
     spent = cpu_s(pids) - before
     time.sleep(pause_s)
-    return Page(path, size, spent, took_s, _waiting_beside(path, port))
+    return Visited(path, size, spent, took_s, _waiting_beside(path, port))
 
 
 def _waiting_beside(path: str, port: int) -> float:
+    """Raises what went wrong with either client."""
     waits: list[float] = []
     over = threading.Event()
 
     def wait() -> None:
-        visitor = Visitor(port)
-        while not over.is_set():
-            waits.append(visitor.ask(MODEL))
-        visitor.close()
+        with closing(Visitor(port)) as visitor:
+            while not over.is_set():
+                waits.append(visitor.ask(MODEL))
 
-    other = threading.Thread(target=wait)
-    other.start()
-    while len(waits) < 20:
-        time.sleep(0.01)
-    from_here = len(waits)
-    _get(path, port)
-    over.set()
-    other.join()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(wait)
+        try:
+            while len(waits) < LEAST_WAITS and not other.done():
+                time.sleep(0.01)
+            from_here = len(waits)
+            if not other.done():
+                _get(path, port)
+        finally:
+            over.set()
+        other.result()
     return max(waits[from_here:])
 
 
 def _get(path: str, port: int) -> tuple[int, float]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    began_at = time.perf_counter()
-    connection.request("GET", path, headers={"Authorization": f"Bearer {CLIENT_KEY}"})
-    answer = connection.getresponse()
-    size = len(answer.read())
-    took_s = time.perf_counter() - began_at
-    connection.close()
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        began_at = time.perf_counter()
+        connection.request("GET", path, headers=dict(_KEYS))
+        answer = connection.getresponse()
+        size = len(answer.read())
+        took_s = time.perf_counter() - began_at
     if answer.status != 200:
         raise RuntimeError(f"GET {path} answered {answer.status}")
     return size, took_s
