@@ -177,14 +177,8 @@ class Health:
         """Whether an attempt failed after `at`: what a probe saw then is no longer true."""
         return self._failed_at.get(label, at) > at
 
-    @property
-    def spotless(self) -> bool:
-        """No failure is remembered at all."""
-        return not self._failed_at
-
     def keep(self, labels: Container[str]) -> None:
-        """Forget every backend but these (after a reload, or when nodes have gone)."""
-        self._standings = {
-            label: standing for label, standing in self._standings.items() if label in labels
-        }
-        self._failed_at = {label: at for label, at in self._failed_at.items() if label in labels}
+        """Forget every backend but these: nodes may come and go under ever new names."""
+        for known in (self._standings, self._failed_at):
+            for label in [label for label in known if label not in labels]:
+                del known[label]

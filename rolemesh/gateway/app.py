@@ -174,8 +174,5 @@ class Gateway:
         self._nodes_changed()
         self._slots.look_again()
         self._pools.forget_contexts()
-        labels = {
-            each.backend.label for alias in self._live.table.aliases for each in alias.backends
-        }
-        labels |= {lease.node_id for lease in self._registry.leases(self._loop.time())}
-        self._health.keep(labels)
+        leases = self._registry.leases(self._loop.time())
+        self._health.keep({*self._live.labels, *(lease.node_id for lease in leases)})

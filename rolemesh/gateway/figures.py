@@ -49,7 +49,11 @@ class Figures:
             metrics.read_at_scrape(name, self._host_reader(key))
 
     async def handle(self, inbound: Inbound) -> Answer:
-        """GET /metrics. What is told of backends is looked at now."""
+        """GET /metrics. What is told of backends is looked at now; of those that have gone nothing
+        is told any more."""
+        known = {*self._live().labels, *(lease.node_id for lease in self._leases())}
+        self._metrics.keep(known)
+        self._truth.health.keep(known)
         plans = await self._truth.look(self._live().table.aliases)
         self._available = {name: bool(plan.candidates) for name, plan in plans.items()}
         return Answer(body=await self._metrics.render(), content_type=CONTENT_TYPE.encode())

@@ -108,6 +108,7 @@ async def _first(open_at: Opening, addresses: Sequence[str]) -> Connection:
     waiting = deque(addresses)
     pending: set[asyncio.Task[Connection]] = set()
     errors: list[BaseException] = []
+    first: Connection | None = None
     try:
         while waiting or pending:
             if waiting:
@@ -118,10 +119,16 @@ async def _first(open_at: Opening, addresses: Sequence[str]) -> Connection:
                 pending.remove(task)
                 error = task.exception()
                 if error is None:
-                    return task.result()
+                    first = task.result()
+                    return first
                 errors.append(error)
     finally:
-        await _close(pending)
+        try:
+            await _close(pending)
+        except BaseException:  # whoever waited has left meanwhile
+            if first is not None:
+                first.abort()
+            raise
     error = min(errors, key=_is_unreachable)
     try:
         raise error

@@ -260,16 +260,16 @@ class Exchange:
         splitter = self._splitter
         if splitter is not None and not splitter.is_whole(needs_done=self._needs_done):
             detail = "the stream ended too early"
-            self._look_for_error(splitter)
+            self._look_for_error()
             _fail(self._relayed, Broken(Failure.CUT, Reason.CONNECTION_LOST, detail))
         else:
             downstream.end()
             self._relayed.set_result(None)
 
-    def _look_for_error(self, splitter: EventSplitter | None) -> None:
+    def _look_for_error(self) -> None:
         """Has the backend itself told the client what went wrong?"""
-        if splitter is not None and self._tail is not None:
-            splitter.error_told = ends_in_error(b"".join(self._tail))
+        if self._splitter is not None and self._tail is not None:
+            self._splitter.error_told = ends_in_error(b"".join(self._tail))
 
     def _give_back(self) -> None:
         """The answer is whole: the connection may serve the next request, if it is in order."""
@@ -287,7 +287,7 @@ class Exchange:
         if downstream is not None and splitter is not None and splitter.done:
             self._end(downstream)  # the client has it all; an error would only take that back
             return
-        self._look_for_error(splitter)
+        self._look_for_error()
         for future in (self.opened, self._relayed):
             if future is not None and not future.done():
                 _fail(future, broken)

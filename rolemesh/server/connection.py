@@ -53,7 +53,7 @@ ANSWERED, ANSWERED_LAST = Answered(keep_alive=True), Answered(keep_alive=False)
 
 class ClientConnection(RequestHandler):
     """`flow`: the relay that is told of back-pressure. `busy`: a request is being served.
-    `written`: bytes given to the transport."""
+    `written`: bytes given to the transport, less those that the relay counts."""
 
     __slots__ = ("_head_since", "_late", "_progress", "body", "busy", "flow", "heard_at", "written")
 

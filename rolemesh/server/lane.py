@@ -116,7 +116,7 @@ class LaneConnection(asyncio.Protocol):
         self._ahead = self._ahead + data if self._ahead else data
         if self._request is None:
             self._begin()
-        elif len(self._ahead) > MAX_AHEAD_BYTES:
+        if len(self._ahead) > MAX_AHEAD_BYTES:
             self.close()
 
     def pause_writing(self) -> None:
@@ -169,6 +169,7 @@ class LaneConnection(asyncio.Protocol):
             request.forget_body()
             return
         self._request = None
+        self._heard_at = self._loop.time()  # an idle connection is one since its last answer
         if not keep_alive:
             self.close()
         elif self._ahead:
@@ -180,6 +181,7 @@ class LaneConnection(asyncio.Protocol):
             return
         self._lane.connections.discard(self)
         self.transport = None
+        self._ahead = b""
         self._lane.hand_over(transport, data, self._since)
 
 

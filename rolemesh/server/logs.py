@@ -19,8 +19,6 @@ from collections.abc import Iterator
 
 from rolemesh.server.logformat import AccessLine, Clock, Format, formatter, lines_formatter
 
-__all__ = ["AccessLine", "LogWriter", "setup"]
-
 QUEUE_LINES = 10_000
 # Lines that come within this time are formatted and written together: one wake-up, one write.
 GATHER_S = 0.02

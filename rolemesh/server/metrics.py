@@ -2,15 +2,15 @@
 
 A registry per `Metrics` object, none global. Counters and histograms are told as things happen
 (`tally`); gauges are read when somebody scrapes, from callbacks that the wiring gives. Labels are
-bounded by whoever tells: aliases, backends and nodes of the configuration, and `OTHER` for anything
-else.
+bounded by whoever tells: aliases and backends of the configuration, nodes for as long as they are
+registered (`keep`), and `OTHER` for anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 import prometheus_client
 from attrs import field, frozen
@@ -139,6 +139,11 @@ class Metrics:
     def attempted(self, backend: str, result: str) -> None:
         """`backend`: alias/name or the node_id. `result`: ok, or a failure's word."""
         self._attempts[backend, result] += 1
+
+    def keep(self, backends: Container[str]) -> None:
+        """Forget what was tried at any other: nodes may come and go under ever new names."""
+        for labels in [labels for labels in self._attempts if labels[0] not in backends]:
+            del self._attempts[labels]
 
     def cancelled(self, phase: str) -> None:
         """The client left; `phase` is what its request was doing."""

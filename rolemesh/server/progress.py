@@ -11,13 +11,14 @@ class Progress:
     __slots__ = ("_moved_at", "_taken")
 
     def __init__(self) -> None:
-        self._taken = -1  # nothing is waiting to be taken
+        self._taken: int | None = None  # nothing is waiting to be taken
         self._moved_at = 0.0
 
     def is_stalled(self, written: int, unsent: int, now: float) -> bool:
-        """`written`: bytes given to the transport so far; `unsent`: those that it still holds."""
-        taken = written - unsent if unsent else -1
+        """`written`: bytes given to the transport so far, by this protocol: another one may have
+        served the connection before; `unsent`: those that it still holds."""
+        taken = written - unsent if unsent else None
         if taken != self._taken:
             self._taken = taken
             self._moved_at = now
-        return taken >= 0 and now - self._moved_at > STALLED_S
+        return taken is not None and now - self._moved_at > STALLED_S

@@ -16,10 +16,12 @@ MAX_WHOLE_BYTES = 8192  # of a chunk that is looked at as a whole
 # Every way in which a blank line, seen whole, can end. Data that ends so ends an event.
 _BLANK = (b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n", b"\n\r")
 _BLANK_FRAMED = tuple(blank + b"\r\n" for blank in _BLANK)
-_NO_START = b"none"
+_NO_START = b""
 _DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
 _DONE_LATER = re.compile(rb"[\r\n]data: ?\[DONE\]")  # the first bytes are the middle of a line
-_ERROR_LAST = re.compile(rb'(?:\A|[\r\n])data: ?\{[ \t]*+"error"[ \t]*+:[^\r\n]*+[\r\n]++\Z')
+_ERROR_LAST = re.compile(
+    rb'(?:\A|[\r\n])data: ?\{[ \t]*+"error"[ \t]*+:[ \t]*+[{"][^\r\n]*+[\r\n]++\Z'
+)
 
 
 class EventSplitter:
@@ -88,9 +90,9 @@ class EventSplitter:
         upstream's own error nothing comes: clients shall hear one, and that one knows more.
         """
         self._held.clear()
-        if self.error_told:
-            return b""
-        return b"\n\n" + event if self.mid_event else event
+        if self.mid_event:
+            return b"\n\n" + event
+        return b"" if self.error_told else event
 
     def _end_of_events(self, data: bytes) -> int:
         """How much of `data` belongs to whole events; 0 when it ends none."""

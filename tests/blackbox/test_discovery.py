@@ -136,6 +136,16 @@ def test_a_model_that_says_no_is_left_out(
     expect.error(gateway.chat("rotate-3"), 503, "no_available_backend")
 
 
+def test_a_node_that_has_left_is_in_no_metric(gateway: GatewayProcess, boxes: Boxes) -> None:
+    boxes("rotate-7")
+    assert gateway.chat("rotate-7").status == 200
+    gateway.call("GET", "/v1/models")
+    metrics = gateway.call("GET", "/metrics").body
+    assert b'attempts_total{backend="rotate-7.0"' in metrics
+    gateway.call("DELETE", "/v1/nodes/rotate-7.0")
+    assert b"rotate-7.0" not in gateway.call("GET", "/metrics").body
+
+
 def test_one_model_may_have_several_roles(gateway: GatewayProcess, boxes: Boxes) -> None:
     (box,) = boxes("rotate-4")
     model = {"model_id": "both", "roles": ["rotate-4", "rotate-5"]}

@@ -193,7 +193,7 @@ async def test_without_a_descriptor_nothing_is_learnt_of_a_backend(watch: Watch)
     await watch.prober.look([PLAIN, KEYED])
     assert watch.health.state(PLAIN.label) is None
     assert watch.reason(KEYED) is None
-    assert watch.health.spotless
+    assert not watch.health.failing(0.0)
     await watch.prober.look([PLAIN, KEYED])
     assert watch.reason(PLAIN) is None
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -18,7 +19,7 @@ import uvloop
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
 from rolemesh.core.types import Backend, Timeouts
-from rolemesh.proxy.connect import HEAD_START_S, tls_context
+from rolemesh.proxy.connect import HEAD_START_S, _first, tls_context
 from rolemesh.proxy.exchange import Broken
 from rolemesh.proxy.names import Names
 from rolemesh.proxy.pool import Pools
@@ -521,5 +522,35 @@ def test_whether_a_forbidden_port_is_open_cannot_be_told(run: Run, closed_port: 
             assert said[0][1] is Reason.ADDRESS_NOT_ALLOWED
             assert server.connections == 0
             pools.close()
+
+    run(scenario())
+
+
+def test_a_connection_is_not_lost_when_its_caller_leaves_while_the_others_are_closed(
+    run: Run,
+) -> None:
+    async def scenario() -> None:
+        aborted: list[str] = []
+        closing = asyncio.Event()
+
+        class Opened:
+            def abort(self) -> None:
+                aborted.append("the first")
+
+        async def open_at(address: str) -> Any:
+            if address == "silent":
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    closing.set()
+                    await asyncio.sleep(0.01)
+            return Opened()
+
+        waiting = asyncio.create_task(_first(open_at, ["silent", "ready"]))
+        await closing.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert aborted == ["the first"]
 
     run(scenario())

@@ -166,6 +166,37 @@ async def test_only_so_much_may_be_sent_ahead(front: Front, line: Line) -> None:
     await line.served()
 
 
+async def test_nor_while_its_answers_are_not_taken(line: Line) -> None:
+    line.connection.pause_writing()
+    line.receive(b"x" * MAX_AHEAD_BYTES)
+    assert not line.transport.closed
+    line.receive(b"x")
+    assert line.transport.closed
+
+
+async def test_an_idle_connection_is_one_since_its_last_answer(
+    front: Front, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that took to make."""
+    loop = asyncio.get_running_loop()
+    ahead_s = 0.0
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + ahead_s)
+
+    async def take_long(inbound: Inbound) -> Answer:
+        nonlocal ahead_s
+        ahead_s = 2 * KEEP_ALIVE_S
+        return await read(inbound)
+
+    front.on("POST", LANE, take_long)
+    line.receive(WHOLE + START[:9])
+    assert b" 200 " in await line.served()
+    line.check(2 * KEEP_ALIVE_S + HEAD_S - 1)
+    assert not line.transport.closed
+    line.check(2 * KEEP_ALIVE_S + HEAD_S + 1)
+    assert line.transport.closed
+
+
 async def test_a_client_that_takes_nothing_is_let_go(line: Line) -> None:
     line.receive(WHOLE)
     await line.served()
@@ -192,6 +223,18 @@ async def test_an_odd_request_is_handed_over_with_all_that_has_come(line: Line) 
     assert isinstance(line.server_side, ClientConnection)
     line.receive(b"0\r\n\r\n")
     assert b"\r\n\r\nab" in await line.served()
+
+
+async def test_a_client_that_takes_nothing_is_let_go_behind_a_handover_too(line: Line) -> None:
+    line.receive(WHOLE)
+    await line.served()
+    line.transport.unsent = 60_000  # of what the lane wrote
+    line.receive(ODD)
+    handed = line.server_side
+    assert isinstance(handed, ClientConnection)
+    handed.check(line.transport, line.began)
+    handed.check(line.transport, line.began + STALLED_S + 1)
+    assert line.transport.aborted
 
 
 async def test_nothing_is_handed_over_while_an_answer_waits_to_be_taken(line: Line) -> None:

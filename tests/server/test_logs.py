@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rolemesh.server import logs
-from rolemesh.server.logs import AccessLine, setup
+from rolemesh.server.logformat import AccessLine
+from rolemesh.server.logs import setup
 
 LINE = AccessLine(
     level="info",

@@ -20,6 +20,9 @@ from rolemesh.server.progress import STALLED_S, Progress
         # Nothing unsent: the clock starts anew.
         ([(100, 40, 0.0), (100, 0, 50.0), (200, 40, 90.0), (200, 40, 140.0)], False),
         ([(100, 100, 500.0), (100, 100, 500.0 + STALLED_S + 1)], True),
+        # Another protocol wrote what waits.
+        ([(0, 40, 0.0), (10, 50, STALLED_S + 1)], True),
+        ([(0, 40, 0.0), (10, 49, STALLED_S + 1)], False),
     ],
 )
 def test_a_client_that_takes_nothing_of_what_waits_is_stalled(

@@ -209,7 +209,7 @@ ERROR = b'data: {"error":{"message":"out of memory"}}\n\n'
     [
         ERROR,
         b"data: 1\n\n" + ERROR,
-        b'data: 1\r\n\r\ndata:{ "error" : 1}\r\n\r\n',
+        b'data: 1\r\n\r\ndata:{ "error" : "no"}\r\n\r\n',
         b"a\r\ndata: 1\n\n\r\n%x\r\n%b\r\n" % (len(ERROR), ERROR),
     ],
 )
@@ -230,6 +230,7 @@ def test_an_error_of_the_upstream_at_the_end_is_the_only_one(events: bytes) -> N
         ERROR[:-3],
         b'data: {"text":"\\ndata: {\\"error\\":1}"}\n\n',
         b'data: {"errors":1}\n\n',
+        b'data: {"error":null,"choices":[]}\n\n',
     ],
 )
 def test_what_is_no_error_at_the_end_is_none(events: bytes) -> None:
@@ -282,6 +283,8 @@ def test_a_chunk_that_passes_whole_is_one_that_feed_would_return(before: bytes, 
         b"a\r\ndata: 12\n\n\r\na\r\ndata: 12\n\n\r\n",
         b"a\r\ndata: 12\n\n",
         b"a\ndata: 12\n\n\r\n",
+        b"none" + b"x" * 13 + b"\n\n\r\n",  # of a size that no chunk of ours has
+        b"none" + b"x" * MAX_WHOLE_BYTES + b"\n\n\r\n",
     ],
 )
 def test_what_is_not_just_one_plain_chunk_does_not_pass_whole(framed: bytes) -> None:
