@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import evolve
 
 from benchmarks import descriptors, suites
+from benchmarks.adapter import Gateway
 from benchmarks.figures import Sample, void
-from benchmarks.gateways import GATEWAYS, Gateway
+from benchmarks.gateways import GATEWAYS
 from benchmarks.page.machine import machine
 from benchmarks.page.plots import DIRECTORY, plots
 from benchmarks.page.record import Run, WorkDone, as_json, from_json
@@ -30,8 +33,8 @@ ROUNDS = 5
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0; 1 when the run is void; 2 when it cannot be done: a gateway that was asked for by name is
-    not there, or the machine does not allow that many connections."""
+    """0; 1 when the run is void or breaks off; 2 when it cannot be done: a gateway that was asked
+    for by name is not there, or the machine does not allow that many connections."""
     options = _options(argv)
     end_on_signals()
     if options.source is not None:
@@ -50,12 +53,30 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     began_at = time.monotonic()
-    samples = run(present, works, options.rounds, _tell)
+    samples, broken_off = _taken(run(present, works, options.rounds))
     done = _record(options, present, absent, works, samples)
     done = evolve(done, took_s=time.monotonic() - began_at)
+    is_whole = broken_off is None and not void(samples, done.may_fail)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "performance.json").write_bytes(as_json(done))
+    name = "performance.json" if is_whole else "performance.void.json"
+    (options.out / name).write_bytes(as_json(done))
+    if broken_off is not None:
+        print(f"void: {broken_off}", file=sys.stderr)
+        return 1
     return _write(done, options)
+
+
+def _taken(taking: Generator[Sample, None, None]) -> tuple[list[Sample], str | None]:
+    """The samples, and why there are no more of them if something failed."""
+    samples: list[Sample] = []
+    try:
+        with closing(taking):
+            for sample in taking:
+                samples.append(sample)
+                _tell(sample)
+    except (RuntimeError, OSError) as error:
+        return samples, str(error)
+    return samples, None
 
 
 def _is_asked(gateway: Gateway, options: argparse.Namespace) -> bool:
@@ -126,15 +147,18 @@ def _tell(sample: Sample) -> None:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     gateways: list[str] = [each.name for each in GATEWAYS]
     works: list[str] = [each.name for each in suites.full()]
+    said = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if argv is None else argv)])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="all gateways, all works: 45 minutes")
+    size.add_argument(
+        "--full", action="store_true", help="all gateways, all works: about 13 minutes a round"
+    )
     size.add_argument("--tiny", action="store_true", help="seconds: shows that the harness works")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--gateway", action="append", choices=gateways, help="only it; repeats")
     parser.add_argument("--workload", action="append", choices=works, help="only it; repeats")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--command", default="make bench", help="named on the page")
+    parser.add_argument("--command", default=said, help="named on the page")
     parser.add_argument("--from", dest="source", type=Path, help="a performance.json: no new run")
     parser.add_argument(
         "--section", action="append", type=Path, help="Markdown for the page; repeats"

@@ -82,5 +82,6 @@ class ThirdOfStreams:
 
 
 def _cost_s(earlier: Sequence[Sample], workload: str) -> float | None:
-    costs = [each.cpu_s / each.units for each in earlier if each.workload == workload]
+    whole = [each for each in earlier if each.workload == workload and not each.is_void]
+    costs = [each.cpu_s / each.units for each in whole]
     return costs[-1] if costs and costs[-1] else None

@@ -55,7 +55,7 @@ def tiny() -> tuple[Work, ...]:
 
 
 def named(works: Sequence[Work], names: Sequence[str]) -> tuple[Work, ...]:
-    """Those of that name and what they need; all when there are no names."""
+    """Those of that name and what they need."""
     wanted = {*names}
     wanted |= {need for each in works if each.name in wanted for need in each.needs}
-    return tuple(each for each in works if not names or each.name in wanted)
+    return tuple(each for each in works if each.name in wanted)

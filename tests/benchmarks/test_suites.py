@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from benchmarks import suites
 from benchmarks.figures import Sample
@@ -50,10 +51,15 @@ def test_what_follows_from_figures_that_are_not_there_is_not_done() -> None:
     assert ThirdOfStreams(duration_s=1.0).after(BUSY[:1]) is None
 
 
+def test_what_follows_from_work_that_failed_is_not_done() -> None:
+    failed = [evolve(each, units=0) for each in BUSY]
+    assert ThirdOfRequests(duration_s=1.0).after(failed) is None
+    assert ThirdOfStreams(duration_s=1.0).after([failed[0], BUSY[1]]) is None
+
+
 def test_a_work_asked_for_by_name_comes_with_what_it_needs() -> None:
     names = [each.name for each in suites.named(suites.full(), ["latency-streams", "idle"])]
     assert names == ["streams", "requests", "latency-streams", "idle"]
-    assert suites.named(suites.full(), []) == suites.full()
 
 
 @pytest.mark.parametrize("suite", [suites.quick(), suites.full(), suites.tiny()])
