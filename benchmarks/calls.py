@@ -1,18 +1,15 @@
 """How many function calls a request and a streamed event cost RoleMesh, counted.
 
-Unlike times they are nearly the same on every machine, however busy it is: a change that makes the
-hot path longer shows in them, and CI holds them within bounds. They say nothing about what a call
-costs. `python -m benchmarks.calls` prints them for both lanes.
+Unlike times they are nearly the same on every machine: a change that makes the hot path longer
+shows in them, and CI holds them within bounds. They say nothing about what a call costs.
+`python -m benchmarks.calls` prints them for both lanes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
@@ -20,9 +17,10 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from benchmarks.backend import backend
+from benchmarks.counted import PORT
 from benchmarks.gateways import RoleMesh
-from benchmarks.process import START_S, STOP_S, free_port
-from benchmarks.runner import Upstream
+from benchmarks.process import START_S, Process, end_on_signals, free_port
 from benchmarks.script import PATH, Script, expected, request_body
 
 WARM_UP, ASKED, STREAMED = 20, 200, 3
@@ -41,63 +39,37 @@ class Calls:
 
 def counted(directory: Path, *, fast_lane: bool) -> Calls:
     """Of a gateway as it comes, one request after the other on one connection."""
-    upstream = Upstream(directory)
-    port = free_port()
-    try:
-        with (
-            _gateway(directory, port, upstream.port, fast_lane) as process,
-            closing(HTTPConnection("127.0.0.1", port, timeout=START_S)) as connection,
-        ):
-            asker = _Asker(process, connection)
-            asker.ask(_WHOLE, WARM_UP)
-            asker.ask(_LONG, 1)
-            request = asker.calls(_WHOLE, ASKED)
-            events = asker.calls(_LONG, STREAMED) - asker.calls(_SHORT, STREAMED)
-    finally:
-        upstream.stop()
+    with (
+        backend(directory) as upstream,
+        _gateway(directory, upstream.port, fast_lane) as (port, counter_port),
+        closing(HTTPConnection("127.0.0.1", port, timeout=START_S)) as connection,
+    ):
+        asker = _Asker(connection, counter_port)
+        asker.ask(_WHOLE, WARM_UP)
+        asker.ask(_LONG, 1)
+        request = asker.calls(_WHOLE, ASKED)
+        events = asker.calls(_LONG, STREAMED) - asker.calls(_SHORT, STREAMED)
     return Calls(request / ASKED, events / STREAMED / (_LONG.events - _SHORT.events))
 
 
 @contextmanager
-def _gateway(
-    directory: Path, port: int, upstream_port: int, fast_lane: bool
-) -> Iterator[subprocess.Popen[str]]:
+def _gateway(directory: Path, upstream_port: int, fast_lane: bool) -> Iterator[tuple[int, int]]:
+    """Its port, and the one where its calls are told."""
+    port, counter_port = free_port(), free_port()
     launch = RoleMesh().prepare(directory, port, upstream_port)
     lane = directory / "lane.yaml"
     lane.write_text(json.dumps({"gateway": {"fast_lane": fast_lane}}))  # JSON is YAML
     argv = ["benchmarks.counted" if each == "rolemesh" else each for each in launch.argv]
-    with (
-        (directory / "counted.log").open("wb") as log,
-        subprocess.Popen(
-            [*argv, "--config-override", str(lane)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            bufsize=1,
-        ) as process,
-    ):
-        try:
-            _wait_for(port)
-            yield process
-        finally:
-            process.terminate()
-            process.communicate(timeout=STOP_S)
-
-
-def _wait_for(port: int) -> None:
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-            return
-        time.sleep(0.02)
-    raise RuntimeError("the gateway does not listen")
+    argv += ["--config-override", str(lane)]
+    with Process(argv, directory / "counted.log", {PORT: str(counter_port)}) as process:
+        process.wait_for_port(port)
+        yield port, counter_port
 
 
 class _Asker:
-    def __init__(self, process: subprocess.Popen[str], connection: HTTPConnection) -> None:
-        self._process = process
+    def __init__(self, connection: HTTPConnection, counter_port: int) -> None:
         self._connection = connection
+        self._counter = "127.0.0.1", counter_port
         self._headers = {"Content-Type": "application/json", **dict(RoleMesh().headers)}
 
     def ask(self, script: Script, times: int) -> None:
@@ -114,13 +86,12 @@ class _Asker:
         return self._so_far() - before
 
     def _so_far(self) -> int:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the gateway has no pipes")
-        self._process.stdin.write("how many\n")
-        return int(self._process.stdout.readline())
+        with socket.create_connection(self._counter, START_S) as told:
+            return int(told.makefile().read())
 
 
 def main() -> None:
+    end_on_signals()
     for name, fast_lane in (("fast lane", True), ("aiohttp", False)):
         with tempfile.TemporaryDirectory(prefix="rolemesh-calls-") as directory:
             calls = counted(Path(directory), fast_lane=fast_lane)

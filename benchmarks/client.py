@@ -14,10 +14,10 @@ from typing import cast
 
 import httptools
 
+from benchmarks.job import FirstWords
 from benchmarks.meaning import says_as_expected
 from benchmarks.script import Script, expected
 
-MAX_ERRORS = 5
 _now = time.perf_counter  # uvloop's own clock has milliseconds only
 
 
@@ -26,7 +26,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.failed = 0
-        self.errors: list[str] = []
+        self.errors = FirstWords()
         self.start_counting()
 
     def start_counting(self) -> None:
@@ -36,8 +36,7 @@ class Tally:
 
     def fail(self, why: str) -> None:
         self.failed += 1
-        if len(self.errors) < MAX_ERRORS and why not in self.errors:
-            self.errors.append(why)
+        self.errors.add(why)
 
 
 class Client(asyncio.Protocol):
@@ -111,6 +110,7 @@ class Client(asyncio.Protocol):
         self._at = end
 
     def on_message_complete(self) -> None:
+        self._spoilt |= self._complete  # a second answer, were it empty
         self._complete = True
 
     # Inside
@@ -129,8 +129,10 @@ class Client(asyncio.Protocol):
             self._end(None)
 
     def _is_as_expected(self) -> bool:
-        if self._rewritten is None or self._script is None:
-            return not self._spoilt and self._at == len(self._expected)
+        if self._spoilt or self._script is None:
+            return False
+        if self._rewritten is None:
+            return self._at == len(self._expected)
         body = bytes(self._rewritten)
         self._rewritten.clear()
         return says_as_expected(body, self._script)

@@ -1,16 +1,21 @@
 """A gateway that counts the function calls it makes: `python -m benchmarks.counted gateway ...`.
 
 Calls of Python functions, and calls that those make of functions written in C, in the thread of the
-event loop. For each line on stdin it prints the number so far. Told what to do by `calls`.
+event loop. Whoever connects to the port that `PORT` names in the environment is told the number so
+far. Told what to do by `calls`.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import threading
 from types import FrameType
 
 from rolemesh.cli import main
+
+PORT = "BENCHMARKS_COUNTED_PORT"
 
 
 class Counter:
@@ -22,13 +27,15 @@ class Counter:
             self.calls += 1
 
 
-def _tell(counter: Counter) -> None:
-    for _ in sys.stdin:
-        print(counter.calls, flush=True)
+def _tell(counter: Counter, listener: socket.socket) -> None:
+    while True:
+        with listener.accept()[0] as asker:
+            asker.sendall(b"%d" % counter.calls)
 
 
 if __name__ == "__main__":
     counter = Counter()
-    threading.Thread(target=_tell, args=(counter,), daemon=True).start()
+    listener = socket.create_server(("127.0.0.1", int(os.environ[PORT])))
+    threading.Thread(target=_tell, args=(counter, listener), daemon=True).start()
     sys.setprofile(counter)
     sys.exit(main())

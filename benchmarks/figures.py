@@ -13,6 +13,8 @@ from attrs import frozen
 
 from benchmarks.job import Outcome
 
+DIRECT = "direct"  # the name under which the load generator meets the upstream itself
+
 
 @frozen
 class Sample:
@@ -80,6 +82,9 @@ class Figure:
     low: float
     high: float
 
+    def divided(self, by: float) -> Figure:
+        return Figure(self.median / by, self.low / by, self.high / by)
+
 
 def figure(values: Iterable[float]) -> Figure:
     ordered = sorted(values)
@@ -107,6 +112,22 @@ def over_rounds(
     return figure(value(each) for each in of(samples, gateway, workload))
 
 
+def at_rest(samples: Iterable[Sample], gateway: str) -> Figure | None:
+    """Bytes, once for each of its lives: the works of one life share what was read before them."""
+    found = {
+        (each.round, each.pss_base_bytes)
+        for each in samples
+        if each.gateway == gateway and each.pss_base_bytes
+    }
+    return figure(base for _, base in found) if found else None
+
+
+def idle_closed(samples: Iterable[Sample]) -> int:
+    """Of the connections that were to be idle, in the worst round. What the others cost is then not
+    known: memory was read for all."""
+    return max(each.outcome.idle_closed for each in samples)
+
+
 def ratio(samples: Sequence[Sample], gateway: str, base: str, workload: str) -> Figure:
     """How many times the CPU time per unit of `base`."""
     return ratio_to_best(samples, gateway, (base,), workload)
@@ -123,13 +144,13 @@ def ratio_to_best(
     return figure(each.cpu_us / best[each.round] for each in mine)
 
 
-def headroom(samples: Sequence[Sample], direct: str, workload: str) -> Figure:
+def headroom(samples: Sequence[Sample], workload: str) -> Figure:
     """How many times the rate of each round's fastest gateway the harness reached without one."""
     rounds: dict[int, list[float]] = {}
     for each in samples:
-        if each.workload == workload and each.gateway != direct and not each.is_void:
+        if each.workload == workload and each.gateway != DIRECT and not each.is_void:
             rounds.setdefault(each.round, []).append(each.rate)
-    found = [each for each in of(samples, direct, workload) if each.round in rounds]
+    found = [each for each in of(samples, DIRECT, workload) if each.round in rounds]
     return figure(each.rate / max(rounds[each.round]) for each in found)
 
 

@@ -21,8 +21,6 @@ from benchmarks.peers import PEERS
 from benchmarks.script import MODEL
 from rolemesh import __version__
 
-__all__ = ["GATEWAYS", "Gateway", "HAProxy", "Launch", "Nginx", "RoleMesh"]
-
 CLIENT_KEY = "benchmark-client-key"  # made up; the gateway listens on loopback
 
 
@@ -137,6 +135,7 @@ class HAProxy:
             f"""global
   nbthread 1
   maxconn 8000
+  no strict-limits
 defaults
   mode http
   timeout connect 5s

@@ -11,6 +11,8 @@ READY = "ready"  # warmed up; waits for a line before the measured part
 OPEN = "open"  # every stream has its first event
 DONE = "done"
 
+MAX_WORDS = 5
+
 
 @frozen
 class Job:
@@ -63,6 +65,18 @@ class Outcome:
     first_byte: Spread = field(factory=Spread)
     duration: Spread = field(factory=Spread)
     idle_closed: int = 0
+
+
+class FirstWords:
+    """The first few of the words in which it is told what went wrong, each once."""
+
+    def __init__(self, most: int = MAX_WORDS) -> None:
+        self.words: list[str] = []
+        self._most = most
+
+    def add(self, words: str) -> None:
+        if len(self.words) < self._most and words not in self.words:
+            self.words.append(words)
 
 
 def spread(seconds: list[float]) -> Spread:

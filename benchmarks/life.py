@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from benchmarks.gateways import Gateway
+from benchmarks.adapter import Gateway
 from benchmarks.job import Job
 from benchmarks.meaning import says_as_expected
 from benchmarks.process import Process, free_port, pss_bytes
@@ -39,7 +39,8 @@ class Life:
 
 @contextmanager
 def life(gateway: Gateway, upstream_port: int, place: Path) -> Iterator[Life]:
-    """Raises RuntimeError when it does not come to answering."""
+    """Raises RuntimeError, with its log, when it does not come to answering; what fails in its life
+    becomes one as well."""
     port = free_port()
     launch = gateway.prepare(place, port, upstream_port)
     with Process(launch.argv, place / "log", launch.env) as process:
@@ -48,9 +49,9 @@ def life(gateway: Gateway, upstream_port: int, place: Path) -> Iterator[Life]:
         try:
             with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
                 _first_requests(alive, connection)
-        except (OSError, HTTPException) as error:
-            raise RuntimeError(f"{gateway.name}, first requests: {error!r}") from error
-        yield evolve(alive, pss_base_bytes=pss_bytes(process.pids))
+            yield evolve(alive, pss_base_bytes=pss_bytes(process.pids))
+        except (RuntimeError, OSError, HTTPException) as error:
+            raise process.failed(f"({gateway.name}): {error!r}") from error
 
 
 def _first_requests(alive: Life, connection: HTTPConnection) -> None:

@@ -106,7 +106,7 @@ class Process:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
                 return
             time.sleep(0.02)
-        raise self._failed("does not listen")
+        raise self.failed("does not listen")
 
     def wait_for_line(self) -> str:
         """The first line that it prints. Raises RuntimeError when there is none."""
@@ -116,7 +116,7 @@ class Process:
             if end:
                 return line
             time.sleep(0.02)
-        raise self._failed("says nothing")
+        raise self.failed("says nothing")
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL should it not go; nothing of its group outlives it."""
@@ -131,7 +131,8 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _failed(self, what: str) -> RuntimeError:
+    def failed(self, what: str) -> RuntimeError:
+        """To be raised or shown: what happened, with the last of what the process has said."""
         log = self._log.read_text(errors="replace")[-2000:]
         return RuntimeError(f"{self._process.args!r} {what}:\n{log}")
 

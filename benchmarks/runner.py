@@ -13,60 +13,37 @@ import itertools
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.figures import Sample, void
-from benchmarks.gateways import Gateway
+from attrs import evolve
+
+from benchmarks.adapter import Gateway
+from benchmarks.backend import Backend, backend
+from benchmarks.figures import DIRECT, Sample, void
 from benchmarks.job import Outcome
 from benchmarks.life import Life, life
 from benchmarks.measure import Measured, measure
-from benchmarks.process import Process
 from benchmarks.workloads import Work, Workload
-
-DIRECT = "direct"
-
-Told = Callable[[Sample], None]
-
-
-class Upstream:
-    """The upstream's process, the same one for the whole run."""
-
-    def __init__(self, directory: Path) -> None:
-        argv = (sys.executable, "-m", "benchmarks.upstream")
-        self._process = Process(argv, directory / "upstream.log")
-        self.port = int(self._process.wait_for_line())
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        return self._process.pids
-
-    def stop(self) -> None:
-        self._process.stop()
 
 
 def run(
-    gateways: Sequence[Gateway], works: Sequence[Work], rounds: int, told: Told
-) -> list[Sample]:
-    """`told` hears of each sample as it is taken; the first that spoils the run is the last. Raises
-    RuntimeError when a gateway that may not fail does not start, and what else a run cannot do."""
+    gateways: Sequence[Gateway], works: Sequence[Work], rounds: int
+) -> Generator[Sample, None, None]:
+    """Each sample as it is taken; the first that spoils the run is the last. Raises RuntimeError
+    when a gateway that may not fail does not start, and what else a run cannot do."""
     may_fail = [each.name for each in gateways if each.may_fail]
-    samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="rolemesh-bench-") as name:
         directory = Path(name)
-        upstream = Upstream(directory)
-        try:
-            whole = _Rounds(gateways, works, upstream, directory).samples(rounds)
-            with closing(whole):
-                for sample in whole:
-                    samples.append(sample)
-                    told(sample)
-                    if void([sample], may_fail):
-                        break
-        finally:
-            upstream.stop()
-    return samples
+        with (
+            backend(directory) as upstream,
+            closing(_Rounds(gateways, works, upstream, directory).samples(rounds)) as samples,
+        ):
+            for sample in samples:
+                yield sample
+                if void([sample], may_fail):
+                    return
 
 
 class _Rounds:
@@ -74,7 +51,7 @@ class _Rounds:
         self,
         gateways: Sequence[Gateway],
         works: Sequence[Work],
-        upstream: Upstream,
+        upstream: Backend,
         directory: Path,
     ) -> None:
         self._gateways = gateways
@@ -101,15 +78,23 @@ class _Rounds:
         left = deque(w for w in self._works if (gateway.name, w.name) not in self._given_up)
         done: list[Sample] = []
         while left:
-            for sample in self._in_one_life(gateway, left, done, number):
-                done.append(sample)
-                if sample.is_void and gateway.may_fail:
-                    self._given_up.add((gateway.name, sample.workload))
-                yield sample
+            with closing(self._in_one_life(gateway, left, done, number)) as taken:
+                for sample, workload in taken:
+                    if sample.is_void and gateway.may_fail:
+                        self._given_up.add((gateway.name, sample.workload))
+                    whole = self._with_beside(sample, workload)
+                    done.append(whole)
+                    yield whole
+
+    def _with_beside(self, sample: Sample, workload: Workload | None) -> Sample:
+        """Should this fail, the harness has, and not the gateway."""
+        if workload is None or not workload.beside:
+            return sample
+        return evolve(sample, beside=self._direct(workload).outcome)
 
     def _in_one_life(
         self, gateway: Gateway, left: deque[Work], done: Sequence[Sample], number: int
-    ) -> Iterator[Sample]:
+    ) -> Generator[tuple[Sample, Workload | None], None, None]:
         """Takes works off `left` until the next one needs a fresh gateway, or one failed."""
         place = self._directory / f"{next(self._lives)}-{gateway.name}"
         place.mkdir()
@@ -122,7 +107,9 @@ class _Rounds:
                     if workload is None:
                         continue
                     sample = self._sample(gateway, workload, number, alive)
-                    yield sample
+                    if sample.is_void:
+                        print(alive.process.failed(f"failed at {work.name}"), file=sys.stderr)
+                    yield sample, workload
                     if sample.is_void:
                         return
         except (RuntimeError, OSError) as error:
@@ -130,26 +117,21 @@ class _Rounds:
                 raise
             print(error, file=sys.stderr)
             if work is not None:
-                yield _failed(gateway.name, work.name, number, "the load did not come to its end")
+                why = "the load did not come to its end"
+                yield _failed(gateway.name, work.name, number, why), None
             while work is None and left:
-                yield _failed(gateway.name, left.popleft().name, number, "it did not start")
+                yield _failed(gateway.name, left.popleft().name, number, "it did not start"), None
 
     def _sample(self, gateway: Gateway, workload: Workload, number: int, alive: Life) -> Sample:
         measured = measure(alive.job(workload), alive.process.pids, self._upstream.pids)
-        beside = self._direct(workload).outcome if workload.beside else None
-        return _sample(gateway.name, workload, number, measured, alive.pss_base_bytes, beside)
+        return _sample(gateway.name, workload, number, measured, alive.pss_base_bytes)
 
     def _direct(self, workload: Workload) -> Measured:
         return measure(workload.at(self._upstream.port, ()), (), self._upstream.pids)
 
 
 def _sample(
-    gateway: str,
-    workload: Workload,
-    number: int,
-    measured: Measured,
-    base: int = 0,
-    beside: Outcome | None = None,
+    gateway: str, workload: Workload, number: int, measured: Measured, base: int = 0
 ) -> Sample:
     outcome, opened = measured.outcome, measured.pss_open_bytes
     return Sample(
@@ -162,7 +144,6 @@ def _sample(
         pss_base_bytes=base,
         pss_each_bytes=None if opened is None else (opened - base) / workload.open_at_once,
         outcome=outcome,
-        beside=beside,
     )
 
 

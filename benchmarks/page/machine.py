@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from benchmarks.gateways import Gateway
+from benchmarks.adapter import Gateway
 
 LIBRARIES = ("aiohttp", "uvloop", "httptools", "msgspec")
 

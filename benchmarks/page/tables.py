@@ -5,12 +5,23 @@ Pure: a `Run` in, Markdown out. Nothing here that is not computed from the run's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from benchmarks.figures import Figure, Sample, figure, headroom, of, over_rounds, ratio, unfinished
+from benchmarks.figures import (
+    DIRECT,
+    Figure,
+    Sample,
+    at_rest,
+    figure,
+    headroom,
+    idle_closed,
+    of,
+    over_rounds,
+    ratio,
+    unfinished,
+)
 from benchmarks.job import Outcome
 from benchmarks.page.record import Run, WorkDone
-from benchmarks.runner import DIRECT
 
 BASE = "nginx"
 LEAST_ROOM = 1.1  # a prompt of 1 MiB costs the harness nearly what it costs a proxy
@@ -110,30 +121,31 @@ def _wait(run: Run, gateway: str, work: str) -> str:
 def _memory(run: Run) -> str:
     works = [each for each in run.works if each.name in _MEMORY]
     head = [f"{_MEMORY[each.name]} {each.open_at_once:,}" for each in works]
-    if run.work("idle"):
-        head.append("idle ones it closed")
     rows = [_memory_of(run, works, each) for each in run.gateways]
     return table(["memory (PSS)", "at rest", *head], rows)
 
 
 def _memory_of(run: Run, works: list[WorkDone], gateway: str) -> list[str]:
-    at_rest = [each.pss_base_bytes for each in run.samples if each.gateway == gateway]
-    at_rest = [each for each in at_rest if each]
-    row = [gateway, f"{figure(at_rest).median / 2**20:,.0f} MiB" if at_rest else ""]
-    for work in works:
-        found = of(run.samples, gateway, work.name)
-        sizes = [each.pss_each_bytes / 1024 for each in found if each.pss_each_bytes is not None]
-        row.append(f"{shown(figure(sizes), 1)} KiB" if sizes else "did not finish")
-    idle = of(run.samples, gateway, "idle")
-    if idle:
-        row.append(f"{max(each.outcome.idle_closed for each in idle):,}")
-    return row
+    base = at_rest(run.samples, gateway)
+    rest = "did not start" if base is None else f"{base.median / 2**20:,.0f} MiB"
+    return [gateway, rest, *(_kib_each(of(run.samples, gateway, each.name)) for each in works)]
+
+
+def _kib_each(samples: Sequence[Sample]) -> str:
+    if not samples:
+        return "did not finish"
+    closed = idle_closed(samples)
+    if closed:
+        return f"closed {closed:,}"
+    sizes = [each.pss_each_bytes / 1024 for each in samples if each.pss_each_bytes is not None]
+    return f"{shown(figure(sizes), 1)} KiB" if sizes else ""
 
 
 def cramped(run: Run) -> list[str]:
-    """The works in which the harness without a gateway was hardly faster than the fastest one."""
+    """The works in which the harness without a gateway was, in one round at least, hardly faster
+    than the fastest one."""
     free = [each for each in run.works if not each.fixed_rate and _through(run, each)]
-    room = {each.name: headroom(run.samples, DIRECT, each.name).median for each in free}
+    room = {each.name: headroom(run.samples, each.name).low for each in free}
     return [name for name, times in room.items() if times < LEAST_ROOM]
 
 
@@ -151,7 +163,7 @@ def _harness_at(run: Run, work: WorkDone) -> list[str]:
         direct = f"{rate.median:,.0f}"
     room = "fixed rate"
     if not work.fixed_rate:
-        room = f"{shown(headroom(run.samples, DIRECT, work.name), 1)} times"
+        room = f"{shown(headroom(run.samples, work.name), 1)} times"
     return [
         f"{work.name}: {work.unit}s a second",
         direct,

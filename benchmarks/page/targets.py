@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
-from benchmarks.figures import Figure, figure, of, ratio_to_best
+from benchmarks.figures import Figure, at_rest, figure, of, ratio_to_best
 from benchmarks.page.record import Run
 from benchmarks.page.tables import first_p50, first_p99, shown, table
 
@@ -84,7 +84,8 @@ def _kib_each(run: Run, work: str) -> Figure | None:
 
 
 def _mib_at_rest(run: Run, work: str) -> Figure | None:
-    return _figure([each.pss_base_bytes / 2**20 for each in of(run.samples, OURS, work)])
+    base = at_rest(run.samples, OURS)
+    return None if base is None else base.divided(2**20)
 
 
 def _added_p50_ms(run: Run, work: str) -> Figure | None:

@@ -1,4 +1,4 @@
-"""The control among the peers: benchmarks/relay.py, with the Python that runs the harness."""
+"""The control among the peers: `relay`, with the Python that runs the harness."""
 
 from __future__ import annotations
 
@@ -26,4 +26,6 @@ class PlainRelay:
         return version("aiohttp")
 
     def prepare(self, directory: Path, port: int, upstream_port: int) -> Launch:
-        return Launch((sys.executable, "-m", "benchmarks.relay", str(port), str(upstream_port)))
+        return Launch(
+            (sys.executable, "-m", "benchmarks.peers.relay", str(port), str(upstream_port))
+        )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from benchmarks.gateways import CLIENT_KEY, Launch, rolemesh
+from benchmarks.adapter import Launch
+from benchmarks.gateways import CLIENT_KEY, rolemesh
 from benchmarks.script import MODEL
 from rolemesh.core.types import Heartbeat, ModelState, Registration, ServedModel
 from rolemesh.wire.registration import heartbeat_body, register_body

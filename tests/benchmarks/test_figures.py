@@ -57,7 +57,7 @@ def test_headroom_is_over_the_fastest_gateway_of_each_round() -> None:
         sample("nginx", 0, 1.0, units=200),
         sample("rolemesh", 0, 1.0, units=100),
     ]
-    assert headroom(samples, "direct", "requests") == Figure(2.0, 2.0, 2.0)
+    assert headroom(samples, "requests") == Figure(2.0, 2.0, 2.0)
 
 
 def test_cost_rate_and_share_are_of_what_came_in_order() -> None:

@@ -15,7 +15,7 @@ from benchmarks.page.record import Run, WorkDone, as_json, from_json
 from benchmarks.page.report import page
 from benchmarks.page.summary import summary
 from benchmarks.page.svg import Bar, Chart, svg
-from benchmarks.page.tables import cramped
+from benchmarks.page.tables import cramped, tables
 from benchmarks.page.targets import targets
 
 DIRECT = Outcome(100, 100, 0, (), elapsed_s=1.0, cpu_s=0.1, first_byte=Spread(0.001, 0.002))
@@ -94,7 +94,7 @@ def test_targets_of_works_that_were_not_done_are_left_out() -> None:
 
 def test_the_page_names_what_did_not_finish_and_what_was_not_there() -> None:
     text = page(run(), ["## Soak\n\nIt was flat."])
-    assert row(text, "litellm").count("did not finish") == 6
+    assert row(text, "litellm").count("did not finish") == 5
     assert "| litellm | did not finish: HTTP 500 |" in text
     assert "- **portkey** was not installed (`make bench-peers`)" in text
     assert "## Soak\n\nIt was flat.\n\n## What is measured" in text
@@ -106,6 +106,39 @@ def test_the_summary_has_a_column_for_each_work_that_was_done() -> None:
         "| rolemesh | 50 µs | 20,000 | 50.0 µs | 0.50, 10.00 ms | 32 MiB | 8.0 KiB |"
     )
     assert "per idle connection" not in text
+
+
+def of_idle(*closed: int) -> Run:
+    """In each round so many of the connections were closed."""
+    whole = [sample("peer", "idle", 10.0) for _ in closed]
+    samples = [
+        evolve(each, round=number, outcome=evolve(each.outcome, idle_closed=closed[number]))
+        for number, each in enumerate(whole)
+    ]
+    work = WorkDone("idle", "beside idle ones", "request", True, 10)
+    return evolve(run(), settings={"peer": ""}, samples=tuple(samples), works=(work,))
+
+
+def test_connections_that_were_closed_have_no_size() -> None:
+    some = of_idle(0, 4800)
+    for text in (summary(some), tables(some)):
+        assert "| closed 4,800 |" in text
+        assert "KiB" not in text
+    assert "8.0 KiB" in summary(of_idle(0, 0))
+
+
+def test_memory_at_rest_is_the_same_wherever_it_is_shown() -> None:
+    """It is read once a life, and counts once, however many works came after."""
+    lives = [40, 50, 60, 60, 60, 60]
+    names = ("latency", "streams-2000", "streams", "requests", "paced", "idle")
+    samples = [
+        evolve(sample("rolemesh", name, 10.0), pss_base_bytes=mib * 2**20)
+        for name, mib in zip(names, lives, strict=True)
+    ]
+    alone = evolve(run(), settings={"rolemesh": ""}, samples=tuple(samples))
+    assert "| 50 MiB |" in row(summary(alone), "rolemesh")
+    assert "| rolemesh | 50 MiB |" in tables(alone)
+    assert "50 (40 to 60) MiB" in row(targets(alone), "memory at rest")
 
 
 def test_every_picture_on_the_page_is_written_and_is_xml() -> None:
@@ -121,6 +154,18 @@ def test_a_harness_that_was_no_faster_than_a_gateway_is_named() -> None:
     free = evolve(run().works[1], fixed_rate=False)
     assert cramped(evolve(run(), works=(free,))) == ["requests"]
     assert cramped(run()) == []
+
+
+def test_one_cramped_round_is_enough_to_be_named() -> None:
+    free = evolve(run().works[1], fixed_rate=False)
+    slow = [each for each in run().samples if each.workload == "requests"]
+    fast = [
+        evolve(each, round=number, units=each.units * (10 if each.gateway == "direct" else 1))
+        for each in slow
+        for number in (1, 2)
+    ]
+    assert cramped(evolve(run(), works=(free,), samples=(*slow, *fast))) == ["requests"]
+    assert cramped(evolve(run(), works=(free,), samples=tuple(fast))) == []
 
 
 def widths(*values: float) -> list[float]:

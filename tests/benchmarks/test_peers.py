@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from attrs import evolve, frozen
 
-from benchmarks.gateways import GATEWAYS, Gateway
+from benchmarks.adapter import Gateway
+from benchmarks.backend import backend
+from benchmarks.gateways import GATEWAYS
 from benchmarks.job import Job
 from benchmarks.life import life
 from benchmarks.meaning import says_as_expected
@@ -26,7 +29,6 @@ from benchmarks.peers.environment import (
     install,
 )
 from benchmarks.peers.routers import ROUTERS
-from benchmarks.runner import Upstream
 from benchmarks.script import Script, expected, request_body
 
 WHOLE = Script(answer_bytes=920)
@@ -132,11 +134,12 @@ def test_an_installer_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_control_passes_everything_on(tmp_path: Path) -> None:
-    upstream = Upstream(tmp_path)
-    with life(PlainRelay(), upstream.port, tmp_path) as alive:  # which asks for both kinds
+    with (
+        backend(tmp_path) as upstream,
+        life(PlainRelay(), upstream.port, tmp_path) as alive,  # which asks for both kinds
+    ):
         job = Job(alive.port, STREAM, connections=2, prompt_bytes=65_536)
         outcome = measure(job, alive.process.pids, upstream.pids).outcome
-    upstream.stop()
     assert (outcome.answers, outcome.events, outcome.errors) == (2, 6, ())
 
 
@@ -172,11 +175,11 @@ def test_a_stream_made_anew_that_says_something_else_is_seen(body: bytes) -> Non
 
 
 def test_the_upstream_gives_a_router_the_prompts_tokens(tmp_path: Path) -> None:
-    upstream = Upstream(tmp_path)
-    connection = HTTPConnection("127.0.0.1", upstream.port, timeout=10)
-    body = request_body(WHOLE, 1024)
-    connection.request("POST", "/v1/chat/completions/render", body)
-    answer = json.loads(connection.getresponse().read())
-    connection.close()
-    upstream.stop()
+    with (
+        backend(tmp_path) as upstream,
+        closing(HTTPConnection("127.0.0.1", upstream.port, timeout=10)) as connection,
+    ):
+        body = request_body(WHOLE, 1024)
+        connection.request("POST", "/v1/chat/completions/render", body)
+        answer = json.loads(connection.getresponse().read())
     assert len(answer["token_ids"]) == 200

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from attrs import frozen
 
 from benchmarks import runner
+from benchmarks.adapter import Launch
 from benchmarks.figures import Sample, of, unfinished, void
-from benchmarks.gateways import Launch
+from benchmarks.job import Job
 from benchmarks.workloads import Workload, requests, streams
 
 WORKS = (streams(events=2, at_once=2), requests(duration_s=0.05, connections=2))
@@ -40,7 +42,7 @@ class Failing:
     program: str
     may_fail: bool = True
     name: str = "failing"
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = (("X-Through", "a gateway"),)
     setting: str = ""
     install: str = ""
 
@@ -51,8 +53,21 @@ class Failing:
         return Launch((sys.executable, "-c", self.program, str(port)))
 
 
+@frozen
+class OnlyThroughAGateway(Workload):
+    """The harness fails where it is to be done without one."""
+
+    def after(self, earlier: Sequence[Sample]) -> Workload | None:
+        return self if earlier else None
+
+    def at(self, port: int, headers: tuple[tuple[str, str], ...]) -> Job:
+        if not headers:
+            raise RuntimeError("the harness has no port left")
+        return super().at(port, headers)
+
+
 def ran(gateway: Failing, works: tuple[Workload, ...] = WORKS, rounds: int = 2) -> list[Sample]:
-    return runner.run([gateway], works, rounds, lambda sample: None)
+    return list(runner.run([gateway], works, rounds))
 
 
 def test_one_that_may_fail_and_does_not_start_has_finished_nothing() -> None:
@@ -71,6 +86,20 @@ def test_one_that_dies_is_started_anew_for_the_next_work_and_not_asked_again() -
 def test_one_that_may_not_fail_ends_the_run() -> None:
     with pytest.raises(RuntimeError, match="does not listen"):
         ran(Failing("raise SystemExit(3)", may_fail=False))
+
+
+def test_a_failure_of_the_harness_is_not_booked_as_the_gateways() -> None:
+    first = requests(duration_s=0.05, connections=1)
+    second = OnlyThroughAGateway("beside", "", "request", first.job, beside=True)
+    lasting = DIES_AFTER_ITS_FIRST_TEN.replace("left = 10", "left = 10**9")
+    with pytest.raises(RuntimeError, match="no port left"):
+        ran(Failing(lasting), (first, second))
+
+
+def test_what_a_failing_gateway_has_said_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    says = "print('out of luck', flush=True)\n            "
+    ran(Failing(DIES_AFTER_ITS_FIRST_TEN.replace("os._exit", f"{says}os._exit")))
+    assert "out of luck" in capsys.readouterr().err
 
 
 def test_the_first_error_of_one_that_may_not_fail_is_the_end() -> None:

@@ -1,7 +1,7 @@
 """The control: a relay as one writes it with aiohttp in an afternoon, server and client.
 
-`python -m benchmarks.relay PORT UPSTREAM_PORT`. No keys, no aliases, no checks, no event loop but
-asyncio's own. What RoleMesh costs less than this is what its own protocols give.
+`python -m benchmarks.peers.relay PORT UPSTREAM_PORT`. No keys, no aliases, no checks, no event loop
+but asyncio's own. What RoleMesh costs less than this is what its own protocols give.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
-LARGEST_REQUEST = 32 * 2**20
+LARGEST_REQUEST_BYTES = 32 * 2**20
 _PASSED_ON = ("Content-Type", "Content-Length", "Cache-Control")
 _SESSION = web.AppKey("session", ClientSession)
 _UPSTREAM = web.AppKey("upstream", str)
@@ -41,7 +41,7 @@ async def _session(app: web.Application) -> AsyncIterator[None]:
 
 
 def relay(upstream: str) -> web.Application:
-    app = web.Application(client_max_size=LARGEST_REQUEST)
+    app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
     app[_UPSTREAM] = upstream
     app.cleanup_ctx.append(_session)
     app.router.add_route("*", "/{path:.*}", forward)
