@@ -9,73 +9,91 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import uvloop
 
+from benchmarks import descriptors
 from benchmarks.process import end_on_signals
-from benchmarks.soak.figures import Soaked
+from benchmarks.soak import end
 from benchmarks.soak.long_streams import LATE_S, Held, Holding, losses, received, script_for
 from benchmarks.soak.operators import LASTING, registration
 from benchmarks.soak.page import soak_page, streams_page
-from benchmarks.soak.scene import Scene
+from benchmarks.soak.scene import Scene, Wrong
 from benchmarks.soak.setup import Place, running
 from benchmarks.soak.traffic import kinds, traffic
+from benchmarks.soak.verdict import Soaked
 from benchmarks.soak.visits import answered, large_events, ordinary
-from benchmarks.soak.watch import Kept, Reading, Watch, look
-from rolemesh.server.limits import raise_descriptor_limit
+from benchmarks.soak.watch import Reading, Watch, look, settled
 
 MINUTES = 30.0
 WARM_UP_SHARE = 0.1
 MAX_WARM_UP_S = 120.0
 LEAST_READINGS = 20
-JUDGED_FROM_MINUTES = 10.0  # a shorter run has no slope to speak of
+LEAST_CONNECTIONS = 200  # the mixed traffic has some fifty, and as many to nodes and backends
 QUIET_S = 5.0  # longer than idle connections to backends are kept
 MOMENT_S = 0.5
-SETTLE_S = 60.0
+
+Work = Callable[[Place, argparse.Namespace], Coroutine[Any, Any, Soaked | Held]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0; 1 when something leaked, was lost or came back wrong."""
+    """0; 1 when something leaked, was lost or came back wrong, and then the gateway's log is kept;
+    2 when the machine does not allow that many connections."""
     options = _options(argv)
     end_on_signals()
-    raise_descriptor_limit()
+    try:
+        descriptors.claim(max(options.streams, LEAST_CONNECTIONS))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    run = _hold if options.streams else _soak
-    with (
-        tempfile.TemporaryDirectory(prefix="rolemesh-soak-") as name,
-        running(Path(name), options.trace) as place,
-    ):
-        return uvloop.run(run(place, options))
+    name = "streams" if options.streams else "soak"
+    with tempfile.TemporaryDirectory(prefix="rolemesh-soak-") as directory:
+        done, faults = _run(Path(directory), options)
+        for each in faults:
+            print(f"failed: {each}", file=sys.stderr)
+        if faults:
+            shutil.copytree(directory, options.out / f"failed-{name}", dirs_exist_ok=True)
+    if done is not None:
+        _write(options.out / name, done)
+    return 1 if faults else 0
 
 
-async def _soak(place: Place, options: argparse.Namespace) -> int:
-    run_s = options.minutes * 60
+def _run(directory: Path, options: argparse.Namespace) -> tuple[Soaked | Held | None, list[str]]:
+    """What came of it, and why it has failed."""
+    work: Work = _hold if options.streams else _soak
+    try:
+        with running(directory, options.trace) as place:
+            done = uvloop.run(work(place, options))
+    except (Wrong, RuntimeError, OSError) as error:
+        return None, [f"{type(error).__name__}: {error}"]
+    return done, [*done.faults(), *end.faults(place.process, place.log)]
+
+
+async def _soak(place: Place, options: argparse.Namespace) -> Soaked:
     scene, watch = Scene(place.port), Watch(place)
-    async with scene.wire() as wire:
-        await answered(wire, registration(LASTING, place.upstream_port), 200)
-    warm_up_s = min(run_s * WARM_UP_SHARE, MAX_WARM_UP_S)
-    if options.warm_up:
-        await traffic(scene, kinds(place), warm_up_s)
-    await _settled(watch, QUIET_S if options.warm_up else MOMENT_S)
-    idle = await watch.read()
-    _tell(idle)
+    await _warm_up(scene, place, options)
+    await settled(watch, QUIET_S if options.warm_up else MOMENT_S)
+    idle = await _read(watch)
     if options.trace:
         await look(place, signal.SIGUSR2)
-    readings: list[Reading] = []
-    reader = _read_on(watch, readings, min(options.every_s, run_s / LEAST_READINGS))
-    await asyncio.gather(traffic(scene, kinds(place), run_s), _for(run_s, reader))
-    await _settled(watch, QUIET_S, idle)
-    after = await watch.read()
-    _tell(after)
+    readings = await _under_load(scene, place, watch, options)
+    await settled(watch, QUIET_S, idle)
+    after = await _read(watch)
+    if options.trace:
+        seen = msgspec.json.encode(await look(place, signal.SIGUSR2))
+        (options.out / "soak_trace.json").write_bytes(msgspec.json.format(seen))
     tally = scene.tally
-    done = Soaked(
+    return Soaked(
         minutes=options.minutes,
         idle=idle,
         after=after,
@@ -86,30 +104,41 @@ async def _soak(place: Place, options: argparse.Namespace) -> int:
         wrong=tally.wrong,
         words=tuple(tally.words),
     )
-    if options.trace:
-        seen = msgspec.json.encode(await look(place, signal.SIGUSR2))
-        (options.out / "soak_trace.json").write_bytes(msgspec.json.format(seen))
-    _write(options.out / "soak", done, soak_page(done))
-    faults = done.faults(memory=options.minutes >= JUDGED_FROM_MINUTES)
-    return _verdict([*faults, *done.words])
 
 
-async def _hold(place: Place, options: argparse.Namespace) -> int:
+async def _warm_up(scene: Scene, place: Place, options: argparse.Namespace) -> None:
+    async with scene.wire() as wire:
+        await answered(wire, registration(LASTING, place.upstream_port), 200)
+    if options.warm_up:
+        run_s = options.minutes * 60
+        await traffic(scene, kinds(place), min(run_s * WARM_UP_SHARE, MAX_WARM_UP_S))
+    scene.tally = scene.tally.counted_anew()
+
+
+async def _under_load(
+    scene: Scene, place: Place, watch: Watch, options: argparse.Namespace
+) -> list[Reading]:
+    run_s = options.minutes * 60
+    readings: list[Reading] = []
+    reader = _read_on(watch, readings, min(options.every_s, run_s / LEAST_READINGS))
+    await asyncio.gather(traffic(scene, kinds(place), run_s), for_so_long(run_s, reader))
+    return readings
+
+
+async def _hold(place: Place, options: argparse.Namespace) -> Held:
     scene, watch = Scene(place.port), Watch(place)
     for act in (ordinary, large_events):
         await act(scene)
-    base = await watch.read()
-    _tell(base)
+    base = await _read(watch)
     run_s = options.minutes * 60
     script = script_for(options.streams, run_s, options.event_bytes)
     request = scene.request(script, size=options.prompt_bytes)
     holding = Holding(place.port, request, script)
     await holding.open(options.streams)
     readings: list[Reading] = []
-    reader = asyncio.create_task(_read_on(watch, readings, options.every_s, holding))
-    await holding.wait(script.events + LATE_S)
-    reader.cancel()
-    done = Held(
+    async with beside(_read_on(watch, readings, options.every_s, holding)):
+        await holding.wait(script.events + LATE_S)
+    return Held(
         streams=options.streams,
         minutes=options.minutes,
         event_bytes=options.event_bytes,
@@ -121,14 +150,28 @@ async def _hold(place: Place, options: argparse.Namespace) -> int:
         base_bytes=base.pss_bytes,
         readings=tuple(readings),
     )
-    _write(options.out / "streams", done, streams_page(done))
-    return _verdict([*done.faults(), *done.words])
 
 
-async def _for(duration_s: float, work: Coroutine[Any, Any, None]) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(duration_s):
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """`work` goes on meanwhile. Raises what ended it before."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def for_so_long(duration_s: float, work: Coroutine[Any, Any, None]) -> None:
+    """Raises what `work` raises, a TimeoutError of its own as well."""
+    try:
+        async with asyncio.timeout(duration_s) as scope:
             await work
+    except TimeoutError:
+        if not scope.expired():
+            raise
 
 
 async def _read_on(
@@ -143,33 +186,20 @@ async def _read_on(
         await asyncio.sleep(every_s)
 
 
-async def _settled(watch: Watch, quiet_s: float, before: Reading | None = None) -> None:
-    """Until all is as it was before, or nothing has changed for so long. Nobody asks for /metrics
-    meanwhile: that would probe the backends."""
-    loop = asyncio.get_running_loop()
-    since = began_at = loop.time()
-    last = await watch.kept()
-    while loop.time() - began_at < SETTLE_S:
-        await asyncio.sleep(0.25)
-        now = await watch.kept()
-        if now != last:
-            last, since = now, loop.time()
-        if before is None and loop.time() - since > quiet_s:
-            break
-        if before is not None and now.is_within(Kept(before.descriptors, before.tasks)):
-            break
+async def _read(watch: Watch) -> Reading:
+    reading = await watch.read()
+    _tell(reading)
+    return reading
 
 
-def _write(path: Path, done: Soaked | Held, page: str) -> None:
+def _write(path: Path, done: Soaked | Held) -> None:
+    """A page only where there is enough for one."""
     path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=1))
-    path.with_suffix(".md").write_text(page)
-    print(f"\n{page}\nwritten: {path.with_suffix('.md')}, {path.with_suffix('.json')}")
-
-
-def _verdict(faults: list[str]) -> int:
-    for each in faults:
-        print(f"failed: {each}", file=sys.stderr)
-    return 1 if faults else 0
+    if done.is_readable:
+        page = soak_page(done) if isinstance(done, Soaked) else streams_page(done)
+        path.with_suffix(".md").write_text(page)
+        print(f"\n{page}")
+    print(f"written below {path.parent}: {path.stem}")
 
 
 def _tell(reading: Reading) -> None:

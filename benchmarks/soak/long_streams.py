@@ -1,7 +1,8 @@
 """Thousands of streams through one gateway, open at once for minutes, every event numbered.
 
-`hold` opens them one after the other, keeps them all open for the time that was asked for, and
-counts what was lost, moved or doubled; what an open stream costs in memory is read meanwhile.
+`Holding` opens them one after the other and waits until they have ended; its script keeps them all
+open for the time that was asked for. What was lost, moved or doubled is counted, and what an open
+stream costs in memory is what was read meanwhile.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class Held:
         """Per event: one a second on each stream."""
         return self.cpu_share / self.streams * 1e6
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is enough for a page."""
+        return bool(self.readings)
+
     def faults(self) -> list[str]:
         """Why it has failed, in words."""
         losses = self.losses
@@ -72,7 +78,10 @@ class Held:
             "spoilt": losses.spoilt,
             "streams broken": self.broken,
         }
-        return [f"{name}: {count}" for name, count in counts.items() if count]
+        found = [f"{name}: {count}" for name, count in counts.items() if count]
+        if not self.is_readable:
+            found.append("nothing was read while every stream was open")
+        return [*found, *self.words]
 
 
 class Stream(asyncio.Protocol):
@@ -83,7 +92,7 @@ class Stream(asyncio.Protocol):
         self._request = request
         self._ended: Callable[[str | None], None] | None = ended
         self._parser = httptools.HttpResponseParser(self)
-        self._complete = False
+        self._answers = 0
         self.numbered = Numbered(script)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,9 +105,10 @@ class Stream(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._end(f"not HTTP: {error}")
             return
-        if self._complete:
+        if self._answers:
             status = self._parser.get_status_code()
-            self._end(None if status == 200 else f"HTTP {status}")
+            once = None if self._answers == 1 else "more answers than requests"
+            self._end(once if status == 200 else f"HTTP {status}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end("the connection was lost")
@@ -107,7 +117,7 @@ class Stream(asyncio.Protocol):
         self.numbered.feed(data)
 
     def on_message_complete(self) -> None:
-        self._complete = True
+        self._answers += 1
 
     def give_up(self) -> None:
         self._end("it did not end in time")
@@ -120,7 +130,7 @@ class Stream(asyncio.Protocol):
 
 
 class Holding:
-    """The streams of one run. `all_open` is set when each has its first event."""
+    """The streams of one run. `all_flow` from when each has its first event until one ends."""
 
     def __init__(self, port: int, request: bytes, script: Script) -> None:
         self._port = port

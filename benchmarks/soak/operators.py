@@ -83,7 +83,7 @@ def reloading(place: Place) -> Act:
         await _reload(place, "success")
         async with scene.wire() as wire:
             await answered(wire, head("GET", f"/v1/models/{extra}"), 200)
-        place.write("models: [")
+        place.break_configuration()
         await _reload(place, "failure")
         place.configure()
         await _reload(place, "success")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.soak.figures import MAX_SLOPE_MIB_H, Soaked
+from collections.abc import Callable, Sequence
+
+from benchmarks.page.tables import table
 from benchmarks.soak.long_streams import Held
+from benchmarks.soak.verdict import JUDGED_FROM_MINUTES, MAX_SLOPE_MIB_H, Soaked
 from benchmarks.soak.watch import Reading
 
 _ROWS = 12
@@ -20,23 +23,15 @@ def soak_page(done: Soaked) -> str:
 {wrong:,} went otherwise than they should; {done.answers:,} answers with {done.events:,} streamed
 events came whole and byte for byte.
 
-| | idle, after the warm-up | idle, at the end |
-|---|---|---|
-| file descriptors | {done.idle.descriptors} | {done.after.descriptors} |
-| asyncio tasks | {done.idle.tasks} | {done.after.tasks} |
-| threads | {done.idle.threads} | {done.after.threads} |
-| client connections | {done.idle.connections} | {done.after.connections} |
-| memory of its own (USS) | {_mib(done.idle.uss_bytes)} | {_mib(done.after.uss_bytes)} |
-| with its share of others (PSS) | {_mib(done.idle.pss_bytes)} | {_mib(done.after.pss_bytes)} |
-| blocks of Python's objects | {done.idle.blocks:,} | {done.after.blocks:,} |
+{_left(done.idle, done.after)}
 
 Under load its own memory (the lowest of each minute) changed by {rise.mib_per_h:+.2f} MiB/h
 (standard error {rise.error:.2f}) over the last {_minutes(done.counted):.0f} minutes; the limit is
-{MAX_SLOPE_MIB_H:g} MiB/h.
+{MAX_SLOPE_MIB_H:g} MiB/h. A run of {JUDGED_FROM_MINUTES:g} minutes or more has failed when the slope
+is above both the limit and twice its error, and cannot be judged, which is a failure too, when the
+slope and twice its error add up to more than the limit.
 
-| minute | memory (USS) | descriptors | tasks | of a core |
-|---|---|---|---|---|
-{_rows(done.readings)}
+{_course(done.readings)}
 
 Visits: {by_kind}.
 """
@@ -44,23 +39,37 @@ Visits: {by_kind}.
 
 def streams_page(done: Held) -> str:
     losses = done.losses
+    counts = (losses.lost, losses.reordered, losses.duplicated, losses.spoilt, done.broken)
+    memory = [
+        ["at rest", _mib(done.base_bytes)],
+        ["with every stream open", f"{_mib(done.open_bytes)} (at most {_mib(done.most_bytes)})"],
+        ["per stream", f"{done.per_stream_bytes / 1024:.1f} KiB"],
+    ]
     return f"""## Long streams
 
 {done.streams:,} streams open at once for {done.minutes:g} minutes, one numbered event of
 {done.event_bytes} bytes a second on each: {done.received:,} of {done.expected:,} events came.
 
-| lost | reordered | duplicated | spoilt | streams broken |
-|---|---|---|---|---|
-| {losses.lost} | {losses.reordered} | {losses.duplicated} | {losses.spoilt} | {done.broken} |
+{table(["lost", "reordered", "duplicated", "spoilt", "streams broken"], [[*map(str, counts)]])}
 
-| memory (PSS) | |
-|---|---|
-| at rest | {_mib(done.base_bytes)} |
-| with every stream open | {_mib(done.open_bytes)} (at most {_mib(done.most_bytes)}) |
-| per stream | {done.per_stream_bytes / 1024:.1f} KiB |
+{table(["memory (PSS)", ""], memory)}
 
 The gateway used {done.cpu_share:.0%} of a core, {done.cpu_us:.1f} µs per event.
 """
+
+
+def _left(idle: Reading, after: Reading) -> str:
+    told: tuple[tuple[str, Callable[[Reading], str]], ...] = (
+        ("file descriptors", lambda each: str(each.descriptors)),
+        ("asyncio tasks", lambda each: str(each.tasks)),
+        ("threads", lambda each: str(each.threads)),
+        ("client connections", lambda each: str(each.connections)),
+        ("memory of its own (USS)", lambda each: _mib(each.uss_bytes)),
+        ("with its share of others (PSS)", lambda each: _mib(each.pss_bytes)),
+        ("blocks of Python's objects", lambda each: f"{each.blocks:,}"),
+    )
+    rows = [[title, value(idle), value(after)] for title, value in told]
+    return table(["", "idle, after the warm-up", "idle, at the end"], rows)
 
 
 def _minutes(readings: list[Reading]) -> float:
@@ -71,13 +80,14 @@ def _mib(size: float) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
-def _rows(readings: tuple[Reading, ...]) -> str:
+def _course(readings: Sequence[Reading]) -> str:
     step = max(1, len(readings) // _ROWS)
-    rows = []
-    for before, now in zip(readings[::step], readings[step::step], strict=False):
-        share = (now.cpu_s - before.cpu_s) / (now.at_s - before.at_s)
-        rows.append(
-            f"| {now.at_s / 60:.1f} | {_mib(now.uss_bytes)} | {now.descriptors} |"
-            f" {now.tasks} | {share:.0%} |"
-        )
-    return "\n".join(rows)
+    pairs = zip(readings[::step], readings[step::step], strict=False)
+    rows = [_between(before, now) for before, now in pairs]
+    return table(["minute", "memory (USS)", "descriptors", "tasks", "of a core"], rows)
+
+
+def _between(before: Reading, now: Reading) -> list[str]:
+    share = (now.cpu_s - before.cpu_s) / (now.at_s - before.at_s)
+    at, kept = f"{now.at_s / 60:.1f}", (str(now.descriptors), str(now.tasks))
+    return [at, _mib(now.uss_bytes), *kept, f"{share:.0%}"]

@@ -17,7 +17,7 @@ from benchmarks.soak.setup import KEYS, PLAIN
 from benchmarks.soak.wire import Wire
 
 MAX_WORDS = 20
-_JSON = ("Content-Type", "application/json")
+JSON = ("Content-Type", "application/json")
 
 
 class Wrong(Exception):
@@ -39,6 +39,10 @@ class Tally:
         text = f"{kind}: {words}"
         if len(self.words) < MAX_WORDS and text not in self.words:
             self.words.append(text)
+
+    def counted_anew(self) -> Tally:
+        """What went wrong before is not forgotten."""
+        return Tally(wrong=self.wrong, words=self.words)
 
 
 @define(eq=False)
@@ -62,7 +66,7 @@ class Scene:
         content = body(script, model, size, prompt)
         if self.rng.random() < 0.75:
             return post(content)
-        return post(content, (_JSON, *KEYS, ("X-Request-ID", f"soak-{self.rng.getrandbits(48):x}")))
+        return post(content, (JSON, *KEYS, ("X-Request-ID", f"soak-{self.rng.getrandbits(48):x}")))
 
 
 def body(script: Script, model: str = PLAIN, size: int = 1024, prompt: str = "") -> bytes:
@@ -71,7 +75,7 @@ def body(script: Script, model: str = PLAIN, size: int = 1024, prompt: str = "")
 
 
 def post(
-    content: bytes, headers: Iterable[tuple[str, str]] = (_JSON, *KEYS), path: str = PATH
+    content: bytes, headers: Iterable[tuple[str, str]] = (JSON, *KEYS), path: str = PATH
 ) -> bytes:
     return head("POST", path, (*headers, ("Content-Length", str(len(content))))) + content
 

@@ -5,18 +5,18 @@ The configuration has an alias for each thing that is to happen; what is not sai
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import define
+from attrs import define, field
 
-from benchmarks.gateways import CLIENT_KEY
+from benchmarks.adapter import Launch
+from benchmarks.backend import backend
+from benchmarks.gateways import CLIENT_KEY, RoleMesh, rolemesh
 from benchmarks.process import Process, free_port
 from benchmarks.script import MODEL
 from benchmarks.soak.watched import FILE, TRACE
@@ -28,22 +28,19 @@ FAULTY = "faulty"  # one backend, asked for faults
 HASTY = "hasty"  # the same, and a silent one is given up soon
 DEAD = "dead"  # nobody listens there
 HASTE_S = 1.0
-KEYS = (("Authorization", f"Bearer {CLIENT_KEY}"),)
+KEYS = RoleMesh().headers
+_WATCHED = {"rolemesh": "benchmarks.soak.watched"}  # the module that is run
 
 
 @define
 class Place:
-    """The gateway under soak. `port`: its own; `path`: its configuration."""
+    """The gateway under soak. `port`: its own. `process`: once it has been started."""
 
     directory: Path
-    process: Process
     port: int
     upstream_port: int
     dead_port: int
-
-    @property
-    def path(self) -> Path:
-        return self.directory / "gateway.yaml"
+    process: Process = field(init=False)
 
     @property
     def window(self) -> Path:
@@ -57,14 +54,13 @@ class Place:
     def pid(self) -> int:
         return self.process.pids[0]
 
-    def configure(self, *extra: str) -> None:
-        """Write the configuration, with `extra` aliases."""
-        self.write(json.dumps(_config(self, extra)))  # JSON is YAML
+    def configure(self, *extra: str) -> Launch:
+        """Write the configuration, with `extra` aliases. It is read when the gateway is told to."""
+        auth = {"client_api_keys": [CLIENT_KEY]}
+        return rolemesh(self.directory, self.port, auth, _models(self, extra))
 
-    def write(self, text: str) -> None:
-        draft = self.path.with_suffix(".new")
-        draft.write_text(text)
-        draft.rename(self.path)
+    def break_configuration(self) -> None:
+        (self.directory / "gateway.yaml").write_text("models: [")
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -73,43 +69,28 @@ class Place:
 @contextmanager
 def running(directory: Path, trace: int = 0) -> Iterator[Place]:
     """`trace`: frames of each allocation that are remembered, to find a leak. It costs much."""
-    argv = (sys.executable, "-m", "benchmarks.soak.upstream")
-    with Process(argv, directory / "upstream.log") as upstream, _nobody() as dead_port:
-        upstream_port = int(upstream.wait_for_line())
-        port = free_port()
-        env = {FILE: str(directory / "window")} | ({TRACE: str(trace)} if trace else {})
-        place = Place(directory, upstream, port, upstream_port, dead_port)
-        place.configure()
-        gateway = (sys.executable, "-m", "benchmarks.soak.watched", "gateway", "--config")
-        with Process((*gateway, str(place.path)), place.log, env) as process:
-            process.wait_for_port(port)
-            place.process = process
+    with backend(directory, "benchmarks.soak.upstream") as upstream, _nobody() as dead_port:
+        place = Place(directory, free_port(), upstream.port, dead_port)
+        watched = [_WATCHED.get(each, each) for each in place.configure().argv]
+        env = {FILE: str(place.window)} | ({TRACE: str(trace)} if trace else {})
+        with Process(watched, place.log, env) as place.process:
+            place.process.wait_for_port(place.port)
             yield place
 
 
-def _config(place: Place, extra: tuple[str, ...]) -> dict[str, object]:
+def _models(place: Place, extra: tuple[str, ...]) -> dict[str, object]:
     url = f"http://127.0.0.1:{place.upstream_port}"
     dead = f"http://127.0.0.1:{place.dead_port}"
     backends = [{"name": "dead", "base_url": dead}, {"name": "good", "base_url": url}]
     haste = {"first_byte_s": HASTE_S, "idle_s": HASTE_S}
     return {
-        "version": 1,
-        "default_model": PLAIN,
-        "gateway": {
-            "host": "127.0.0.1",
-            "port": place.port,
-            "state_path": str(place.directory / "state.json"),
-        },
-        "auth": {"client_api_keys": [CLIENT_KEY]},
-        "models": {
-            PLAIN: {"proxy_url": url},
-            FOUND: {"type": "discovered"},
-            BACKED: {"backends": backends},
-            FAULTY: {"proxy_url": url},
-            HASTY: {"proxy_url": url, "timeouts": haste},
-            DEAD: {"proxy_url": dead},
-            **{name: {"proxy_url": url} for name in extra},
-        },
+        PLAIN: {"proxy_url": url},
+        FOUND: {"type": "discovered"},
+        BACKED: {"backends": backends},
+        FAULTY: {"proxy_url": url},
+        HASTY: {"proxy_url": url, "timeouts": haste},
+        DEAD: {"proxy_url": dead},
+        **{name: {"proxy_url": url} for name in extra},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from benchmarks.script import PATH, Script, expected
-from benchmarks.soak.scene import Scene, Wrong, body, head, post
+from benchmarks.soak.scene import JSON, Scene, Wrong, body, head, post
 from benchmarks.soak.setup import BACKED, FOUND, KEYS, PLAIN
 from benchmarks.soak.wire import Reply, Wire
 
@@ -20,7 +20,6 @@ FLOOD = Script(answer_bytes=4096, events=256, gap_ms=1)
 ON_A_CONNECTION = 10
 SMALL_BUFFER_BYTES = 8192
 TRICKLE_S = 0.03  # after each 64 KiB
-_JSON = ("Content-Type", "application/json")
 
 
 def check(scene: Scene, reply: Reply, script: Script) -> None:
@@ -99,7 +98,7 @@ async def chunked(scene: Scene) -> None:
     content = body(ANSWER, size=8192)
     pieces = [content[at : at + 3000] for at in range(0, len(content), 3000)]
     coded = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    request = head("POST", PATH, (_JSON, *KEYS, ("Transfer-Encoding", "chunked"))) + coded
+    request = head("POST", PATH, (JSON, *KEYS, ("Transfer-Encoding", "chunked"))) + coded
     async with scene.wire() as wire:
         for _ in range(2):
             check(scene, await wire.ask(request), ANSWER)
@@ -110,7 +109,7 @@ async def expecting(scene: Scene) -> None:
     content = body(ANSWER)
     length = ("Content-Length", str(len(content)))
     async with scene.wire() as wire:
-        await wire.send(head("POST", PATH, (_JSON, *KEYS, length, ("Expect", "100-continue"))))
+        await wire.send(head("POST", PATH, (JSON, *KEYS, length, ("Expect", "100-continue"))))
         status, _ = await wire.head()
         if status != 100:
             raise Wrong(f"HTTP {status} instead of 100")
@@ -134,16 +133,16 @@ async def looking_around(scene: Scene) -> None:
 
 
 REFUSED: tuple[tuple[int, bytes], ...] = (
-    (401, post(body(ANSWER), (_JSON, ("Authorization", "Bearer of-nobody")))),
-    (401, post(body(ANSWER), (_JSON,))),
+    (401, post(body(ANSWER), (JSON, ("Authorization", "Bearer of-nobody")))),
+    (401, post(body(ANSWER), (JSON,))),
     (400, post(b'{"model":')),
     (400, post(b'{"model": 1}')),
     (400, post(b'{"model": "bench", "model": "bench"}')),
-    (415, post(body(ANSWER), (_JSON, *KEYS, ("Content-Encoding", "gzip")))),
+    (415, post(body(ANSWER), (JSON, *KEYS, ("Content-Encoding", "gzip")))),
     (404, head("GET", "/v1/nothing")),
     (405, head("DELETE", PATH)),
     (431, head("GET", "/health", (("X-Long", "x" * 9000),))),
-    (413, head("POST", PATH, (_JSON, *KEYS, ("Content-Length", str(64 * 2**20))))),
+    (413, head("POST", PATH, (JSON, *KEYS, ("Content-Length", str(64 * 2**20))))),
     (400, b"NONSENSE\r\n\r\n"),
     (400, head("GET", "/health", (("Host", "another"),))),
 )

@@ -13,11 +13,12 @@ from typing import Any
 from attrs import frozen
 
 from benchmarks.process import cpu_s
-from benchmarks.soak.scene import head
+from benchmarks.soak.scene import Wrong, head
 from benchmarks.soak.setup import Place
 from benchmarks.soak.wire import Wire
 
 WINDOW_S = 60.0
+SETTLE_S = 60.0
 _LOOK_S = 0.01
 
 
@@ -81,14 +82,37 @@ class Watch:
         )
 
 
+async def settled(
+    watch: Watch, quiet_s: float, before: Reading | None = None, settle_s: float = SETTLE_S
+) -> None:
+    """Until all is as it was `before`, for a while at most: the reading that follows tells what is
+    not. Without `before` until nothing has changed for so long; raises RuntimeError when it always
+    does. Nobody asks for /metrics meanwhile: that would probe the backends."""
+    loop = asyncio.get_running_loop()
+    since = began_at = loop.time()
+    last = await watch.kept()
+    while loop.time() - began_at < settle_s:
+        await asyncio.sleep(0.25)
+        now = await watch.kept()
+        if now != last:
+            last, since = now, loop.time()
+        if before is None and loop.time() - since > quiet_s:
+            return
+        if before is not None and now.is_within(Kept(before.descriptors, before.tasks)):
+            return
+    if before is None:
+        raise RuntimeError(f"the gateway does not come to rest within {settle_s:g} s")
+
+
 async def scrape(port: int) -> str:
+    """The text of /metrics. Raises Wrong for another answer."""
     wire = await Wire.open(port)
     try:
         reply = await wire.ask(head("GET", "/metrics", ()))
     finally:
         await wire.close()
     if reply.status != 200 or not reply.whole:
-        raise RuntimeError(f"/metrics answered {reply.status}")
+        raise Wrong(f"/metrics answered {reply.status}")
     return reply.body.decode()
 
 
@@ -111,7 +135,8 @@ async def look(place: Place, number: signal.Signals) -> dict[str, Any]:
         while True:
             text = b"" if _size(path) == size else path.read_bytes()[size:]
             if text.endswith(b"\n"):
-                told: dict[str, Any] = json.loads(text)
+                # What a look that was given up had asked for may come first.
+                told: dict[str, Any] = json.loads(text.splitlines()[-1])
                 return told
             await asyncio.sleep(_LOOK_S)
 

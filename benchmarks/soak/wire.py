@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -20,10 +19,9 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, and no time
 
 @frozen
 class Reply:
-    """`whole`: it ended as its framing said. Header names are in lower case."""
+    """`whole`: it ended as its framing said."""
 
     status: int
-    headers: Mapping[str, str]
     body: bytes
     whole: bool
 
@@ -72,10 +70,11 @@ class Wire:
                 await self._exactly(int(headers["content-length"]), parts)
         except asyncio.IncompleteReadError as error:
             parts.append(error.partial)
-            return Reply(status, headers, b"".join(parts), whole=False)
-        return Reply(status, headers, b"".join(parts), whole=True)
+            return Reply(status, b"".join(parts), whole=False)
+        return Reply(status, b"".join(parts), whole=True)
 
     async def head(self) -> tuple[int, dict[str, str]]:
+        """Header names are in lower case."""
         text = (await self._reader.readuntil(b"\r\n\r\n")).decode("ascii")
         first, *lines = text[:-4].split("\r\n")
         pairs = (line.split(": ", 1) for line in lines)
@@ -84,12 +83,6 @@ class Wire:
     async def some(self) -> bytes:
         """Whatever comes next; b"" at the end."""
         return await self._reader.read(READ_BYTES)
-
-    async def ends(self) -> bool:
-        """Whether the other side closes without another word."""
-        with contextlib.suppress(ConnectionError):
-            return not await self.some()
-        return True
 
     async def close(self) -> None:
         self._writer.close()

@@ -10,9 +10,11 @@ from attrs import frozen
 from benchmarks.soak.watch import Reading
 
 MAX_SLOPE_MIB_H = 1.0
+JUDGED_FROM_MINUTES = 10.0  # a shorter run has no slope to speak of
 COUNTED_SHARE = 2 / 3  # of the run, the last part of it
 SLICE_S = 60.0
 LEAST_SLICES = 4
+LEAST_POINTS = 3  # of a slope
 _MIB = 2**20
 
 
@@ -27,8 +29,8 @@ class Slope:
 def slope(points: Sequence[tuple[float, float]]) -> Slope:
     """Points of seconds and bytes. Raises ValueError for fewer than three."""
     count = len(points)
-    if count < 3:
-        raise ValueError("a slope needs three points")
+    if count < LEAST_POINTS:
+        raise ValueError(f"a slope needs {LEAST_POINTS} points")
     hours = [at / 3600 for at, _ in points]
     mib = [value / _MIB for _, value in points]
     mean_h, mean_mib = sum(hours) / count, sum(mib) / count
@@ -58,6 +60,8 @@ class Soaked:
         was freed goes back to the kernel in pieces of a MiB and more, when it happens to. Of the
         memory that is this process's alone: its share of what others map as well changes whenever
         one of them comes or goes."""
+        if not self.readings:
+            return []
         first, last = self.readings[0].at_s, self.readings[-1].at_s
         whole_s = (last - first) * COUNTED_SHARE
         slice_s = min(SLICE_S, whole_s / LEAST_SLICES)
@@ -71,17 +75,34 @@ class Soaked:
     def slope(self) -> Slope:
         return slope([(each.at_s, _own(each)) for each in self.counted])
 
-    def faults(self, *, memory: bool = True) -> list[str]:
-        """Why it has failed, in words. `memory` False: too short a run to judge by its slope."""
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is enough for a page."""
+        return len(self.counted) >= LEAST_POINTS
+
+    def faults(self) -> list[str]:
+        """Why it has failed, in words."""
         found = [f"{kind}: {count} times wrong" for kind, count in self.wrong.items()]
         for name in ("descriptors", "tasks", "connections", "in_flight"):
             before, after = getattr(self.idle, name), getattr(self.after, name)
             if after > before:
                 found.append(f"{name}: {after} at the end, {before} when idle before")
-        rise = self.slope
-        if memory and rise.mib_per_h > max(MAX_SLOPE_MIB_H, 2 * rise.error):
-            found.append(f"memory grows by {rise.mib_per_h:.1f} MiB/h")
-        return found
+        if not self.is_readable:
+            found.append(f"{len(self.readings)} readings are too few")
+        elif self.minutes >= JUDGED_FROM_MINUTES:
+            found += _memory_faults(self.slope)
+        return [*found, *self.words]
+
+
+def _memory_faults(rise: Slope) -> list[str]:
+    """It grows when that is beyond doubt. It does not when that is; else nobody can tell."""
+    if rise.mib_per_h > max(MAX_SLOPE_MIB_H, 2 * rise.error):
+        return [f"memory grows by {rise.mib_per_h:.1f} MiB/h"]
+    if rise.mib_per_h + 2 * rise.error > MAX_SLOPE_MIB_H:
+        limit = f"memory cannot be judged within {MAX_SLOPE_MIB_H:g} MiB/h"
+        had = f"the slope is {rise.mib_per_h:+.1f} with an error of {rise.error:.1f}"
+        return [f"{limit}: {had}; run longer"]
+    return []
 
 
 def _own(reading: Reading) -> int:
