@@ -27,9 +27,9 @@ events came whole and byte for byte.
 
 Under load its own memory (the lowest of each minute) changed by {rise.mib_per_h:+.2f} MiB/h
 (standard error {rise.error:.2f}) over the last {_minutes(done.counted):.0f} minutes; the limit is
-{MAX_SLOPE_MIB_H:g} MiB/h. A run of {JUDGED_FROM_MINUTES:g} minutes or more has failed when the slope
-is above both the limit and twice its error, and cannot be judged, which is a failure too, when the
-slope and twice its error add up to more than the limit.
+{MAX_SLOPE_MIB_H:g} MiB/h. A run of {JUDGED_FROM_MINUTES:g} minutes or more has failed when the
+slope is above both the limit and twice its error, and cannot be judged, which is a failure too,
+when the slope and twice its error add up to more than the limit.
 
 {_course(done.readings)}
 
