@@ -1,8 +1,8 @@
 """The model server behind every gateway: a process that answers as the request's script says.
 
 A uvloop protocol that writes prepared bytes; `python -m benchmarks.upstream` prints its port and
-serves until it is ended. It checks that each request came whole, and refuses what it cannot read,
-so that a gateway that spoils requests is noticed as an error at the client.
+serves until it is ended. Of each request it checks the length, the script and the end, and
+refuses it if need be, so that a gateway that cuts requests is noticed as an error at the client.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def sized_streams(name: str, event_bytes: int, events: int, at_once: int = 200) 
 
 
 def ramp(name: str, at_once: int, a_second: int, events: int, gap_ms: int = 1000) -> Workload:
-    """No warm-up: that many clients come and meet a gateway that has seen none of them."""
+    """No warm-up: that many clients come and meet a gateway that has accepted them at most."""
     script = Script(answer_bytes=230, events=events, gap_ms=gap_ms)
     return Workload(
         name=name,

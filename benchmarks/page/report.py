@@ -85,25 +85,29 @@ here and below, are the lowest and the highest round.
   feels of busy neighbours is that they empty the caches.
 - **Streams** include what opening a stream costs: each is a request of 1 KiB whose answer is an
   event stream. They begin one after the other, so that they do not tick together. Where thousands
-  are opened, their clients are connected before, and the gateway has seen none of them.
+  are opened, the gateway has accepted their connections before, and read nothing from them.
 - **Requests a second per core** are what the gateway can do with one core's worth of CPU time,
   computed: one divided by its CPU time per request while 64 connections keep it busy. A gateway
   that uses several cores needs them all for more; one that waits for its cores reaches less.
-- **Added waits** are seen at a third of that rate, asked steadily: the time to the first byte, less
-  that of the same requests at the same rate without the gateway right after; of each its p50 and
-  p99. A request is late from when it was due, also when the one before it kept its client waiting.
-  Steady means to the millisecond: the requests of one are asked together.
+- **Added waits** are seen at a third of that rate, for streams at a third of what one core could do
+  of a request and ten events, asked steadily: the time to the first byte, less that of the same
+  requests at the same rate without the gateway right after; of each its p50 and p99. Of a gateway
+  so slow that fewer than 100 answers came, the p99 is the longest wait. A request is late from when
+  it was due, also when the one before it kept its client waiting. Steady means to the millisecond:
+  the requests of one are asked together.
 - **Memory** is the proportional set size of a gateway that has just been started, after ten
   requests (at rest), with every stream open, or with every idle connection open; what it grew by is
-  divided by their number. Idle connections have had one answer each.
+  divided by their number. Idle connections have had one answer each; where a gateway closed some,
+  their number stands instead of a size.
 - In each round each gateway is started afresh (and again where memory is read), does all of the
   work, and is ended; their order changes from round to round. They share one upstream and meet the
   same load generator, each a process of its own (uvloop protocols that write prepared bytes).
-- **Every byte is checked**: the upstream numbers the events, and the generator compares status,
-  framing and body of each answer with what was asked for. One error of RoleMesh, nginx, HAProxy or
-  the harness makes the whole run void: it ends with exit code 1 and writes no page. A peer that
-  fails is shown as not having finished that work, is started again for the next, and is not asked
-  for that work in later rounds.
+- **Every byte of an answer is checked** (of LiteLLM, which writes its own JSON, what it says): the
+  upstream numbers the events, and the generator compares status, framing and body of each answer
+  with what was asked for. Of a request the upstream checks length, script and end. One error of
+  RoleMesh, nginx, HAProxy or the harness makes the whole run void: it ends with exit code 1 and
+  writes no page. A peer that fails is shown as not having finished that work, is started again for
+  the next, and is not asked for that work in later rounds.
 - **The harness is not what is measured.** In each round the generator also meets the upstream
   without a gateway: the last table. A gateway well below 100 % of a core was held back by the
   machine's cores, which generator and upstream (and whatever else runs there) share with it.
