@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PACKAGE_FILES := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format coverage bench bench-full bench-soak bench-peers clean
+.PHONY: help demo test lint format coverage bench bench-full bench-soak bench-scaling bench-peers clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,15 +38,22 @@ coverage: $(VENV)/.test-installed  ## the tests, and which lines they do not rea
 
 BENCH_OUT ?= build/benchmarks
 BENCH_SAID = $(strip make $@ $(if $(filter docs,$(BENCH_OUT)),BENCH_OUT=docs))
+# What the long runs have left there is put into the page.
+BENCH_SECTIONS = $(foreach name,streams soak scaling,$(wildcard $(BENCH_OUT)/$(name).md))
+BENCH = $(BIN)/python -m benchmarks --out $(BENCH_OUT) --command '$(BENCH_SAID)' \
+  $(addprefix --section ,$(BENCH_SECTIONS))
 bench: $(VENV)/.bench-installed  ## what a request and an event cost, beside nginx and HAProxy (two minutes)
-	@$(BIN)/python -m benchmarks --out $(BENCH_OUT) --command '$(BENCH_SAID)'
+	@$(BENCH)
 
-bench-full: $(VENV)/.bench-installed  ## every gateway that is installed, all the work (about an hour)
-	@$(BIN)/python -m benchmarks --full --out $(BENCH_OUT) --command '$(BENCH_SAID)'
+bench-full: $(VENV)/.bench-installed  ## every gateway that is installed, all the work (5 rounds of 13 minutes each)
+	@$(BENCH) --full
 
 bench-soak: $(VENV)/.bench-installed  ## 2,000 streams for ten minutes, then half an hour of mixed and rude traffic
 	@$(BIN)/python -m benchmarks.soak --streams 2000 --minutes 10 --out $(BENCH_OUT)
 	@$(BIN)/python -m benchmarks.soak --out $(BENCH_OUT)
+
+bench-scaling: $(VENV)/.bench-installed  ## what 1,000 aliases and 500 nodes cost beside one of each
+	@$(BIN)/python -m benchmarks.scaling --out $(BENCH_OUT)
 
 # A peer that cannot be installed is named and left out; with STRICT=1 that is a failure.
 bench-peers: $(VENV)/.bench-installed  ## install the gateways to compare with, below build/peers (1.1 GB)

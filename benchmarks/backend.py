@@ -26,4 +26,7 @@ class Backend:
 def backend(directory: Path, module: str = "benchmarks.upstream") -> Iterator[Backend]:
     """`module` prints the port it serves on. Raises RuntimeError when it does not."""
     with Process((sys.executable, "-m", module), directory / "upstream.log") as process:
-        yield Backend(process, int(process.wait_for_line()))
+        said = process.wait_for_line()
+        if not said.isdigit():
+            raise process.failed("does not say its port")
+        yield Backend(process, int(said))

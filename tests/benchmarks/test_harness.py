@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.measure import measure
 from benchmarks.process import cpu_s, pss_bytes
 from benchmarks.script import Script, expected
 
+ROOT = Path(__file__).parents[2]
 YARDSTICKS = [each for each in GATEWAYS if not each.may_fail]
 WHOLE = Script(answer_bytes=920)
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 920\r\n\r\n" + expected(WHOLE)
@@ -86,6 +88,16 @@ def test_a_run_that_breaks_off_says_why_and_leaves_earlier_figures_alone(
     assert "no loop today" in capsys.readouterr().err
     assert (tmp_path / "performance.json").read_text() == "earlier"
     assert (tmp_path / "performance.void.json").exists()
+
+
+def test_the_full_run_puts_the_pages_of_earlier_long_runs_into_its_own(tmp_path: Path) -> None:
+    pages = [tmp_path / "soak.md", tmp_path / "scaling.md"]
+    for each in pages:
+        each.touch()
+    argv = ["make", "--dry-run", "bench-full", f"BENCH_OUT={tmp_path}"]
+    told = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert " ".join(f"--section {each}" for each in pages) in told
+    assert "streams.md" not in told
 
 
 @pytest.mark.parametrize("gateway", YARDSTICKS, ids=lambda each: each.name)
