@@ -58,7 +58,10 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     name = "streams" if options.streams else "soak"
     with tempfile.TemporaryDirectory(prefix="rolemesh-soak-") as directory:
-        done, faults = _run(Path(directory), options)
+        try:
+            done, faults = _run(Path(directory), options)
+        except RuntimeError as error:  # it did not even start
+            done, faults = None, [str(error)]
         for each in faults:
             print(f"failed: {each}", file=sys.stderr)
         if faults:
@@ -69,14 +72,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(directory: Path, options: argparse.Namespace) -> tuple[Soaked | Held | None, list[str]]:
-    """What came of it, and why it has failed."""
+    """What came of it, and why it has failed. Raises RuntimeError when nothing could begin."""
     work: Work = _hold if options.streams else _soak
-    try:
-        with running(directory, options.trace) as place:
+    done: Soaked | Held | None = None
+    with running(directory, options.trace) as place:
+        try:
             done = uvloop.run(work(place, options))
-    except (Wrong, RuntimeError, OSError) as error:
-        return None, [f"{type(error).__name__}: {error}"]
-    return done, [*done.faults(), *end.faults(place.process, place.log)]
+            faults = done.faults()
+        except (Wrong, RuntimeError, OSError) as error:
+            faults = [f"{type(error).__name__}: {error}"]
+    return done, [*faults, *end.faults(place.process, place.log)]
 
 
 async def _soak(place: Place, options: argparse.Namespace) -> Soaked:

@@ -131,14 +131,14 @@ async def look(place: Place, number: signal.Signals) -> dict[str, Any]:
     path = place.window
     size = _size(path)
     place.signal(number)
-    async with asyncio.timeout(WINDOW_S):
-        while True:
-            text = b"" if _size(path) == size else path.read_bytes()[size:]
-            if text.endswith(b"\n"):
-                # What a look that was given up had asked for may come first.
-                told: dict[str, Any] = json.loads(text.splitlines()[-1])
-                return told
-            await asyncio.sleep(_LOOK_S)
+    for _ in range(round(WINDOW_S / _LOOK_S)):
+        text = b"" if _size(path) == size else path.read_bytes()[size:]
+        if text.endswith(b"\n"):
+            # What a look that was given up had asked for may come first.
+            told: dict[str, Any] = json.loads(text.splitlines()[-1])
+            return told
+        await asyncio.sleep(_LOOK_S)
+    raise TimeoutError(f"the gateway does not answer a signal within {WINDOW_S:g} s")
 
 
 def _size(path: Path) -> int:
