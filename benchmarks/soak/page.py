@@ -25,7 +25,7 @@ events came whole and byte for byte.
 
 {_left(done.idle, done.after)}
 
-Under load its own memory (the lowest of each minute) changed by {rise.mib_per_h:+.2f} MiB/h
+Under load its memory (RSS, the lowest of each minute) changed by {rise.mib_per_h:+.2f} MiB/h
 (standard error {rise.error:.2f}) over the last {_minutes(done.counted):.0f} minutes; the limit is
 {MAX_SLOPE_MIB_H:g} MiB/h. A run of {JUDGED_FROM_MINUTES:g} minutes or more has failed when the
 slope is above both the limit and twice its error, and cannot be judged, which is a failure too,
@@ -64,8 +64,8 @@ def _left(idle: Reading, after: Reading) -> str:
         ("asyncio tasks", lambda each: str(each.tasks)),
         ("threads", lambda each: str(each.threads)),
         ("client connections", lambda each: str(each.connections)),
-        ("memory of its own (USS)", lambda each: _mib(each.uss_bytes)),
-        ("with its share of others (PSS)", lambda each: _mib(each.pss_bytes)),
+        ("memory, all that is resident (RSS)", lambda each: _mib(each.rss_bytes)),
+        ("memory, its share (PSS)", lambda each: _mib(each.pss_bytes)),
         ("blocks of Python's objects", lambda each: f"{each.blocks:,}"),
     )
     rows = [[title, value(idle), value(after)] for title, value in told]
@@ -84,10 +84,10 @@ def _course(readings: Sequence[Reading]) -> str:
     step = max(1, len(readings) // _ROWS)
     pairs = zip(readings[::step], readings[step::step], strict=False)
     rows = [_between(before, now) for before, now in pairs]
-    return table(["minute", "memory (USS)", "descriptors", "tasks", "of a core"], rows)
+    return table(["minute", "memory (RSS)", "descriptors", "tasks", "of a core"], rows)
 
 
 def _between(before: Reading, now: Reading) -> list[str]:
     share = (now.cpu_s - before.cpu_s) / (now.at_s - before.at_s)
     at, kept = f"{now.at_s / 60:.1f}", (str(now.descriptors), str(now.tasks))
-    return [at, _mib(now.uss_bytes), *kept, f"{share:.0%}"]
+    return [at, _mib(now.rss_bytes), *kept, f"{share:.0%}"]

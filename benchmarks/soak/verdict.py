@@ -57,9 +57,9 @@ class Soaked:
     @property
     def counted(self) -> list[Reading]:
         """The lowest of each slice of the last part: what is kept when a peak has gone. Memory that
-        was freed goes back to the kernel in pieces of a MiB and more, when it happens to. Of the
-        memory that is this process's alone: its share of what others map as well changes whenever
-        one of them comes or goes."""
+        was freed goes back to the kernel in pieces of a MiB and more, when it happens to. All that
+        is resident counts: how much of the pages of files is this process's alone (USS), or its
+        share (PSS), changes whenever another process that maps them comes or goes."""
         if not self.readings:
             return []
         first, last = self.readings[0].at_s, self.readings[-1].at_s
@@ -69,11 +69,11 @@ class Soaked:
         for each in self.readings:
             if last - each.at_s < whole_s:
                 slices.setdefault(int((last - each.at_s) / slice_s), []).append(each)
-        return [min(one, key=_own) for _, one in sorted(slices.items(), reverse=True)]
+        return [min(one, key=_resident) for _, one in sorted(slices.items(), reverse=True)]
 
     @property
     def slope(self) -> Slope:
-        return slope([(each.at_s, _own(each)) for each in self.counted])
+        return slope([(each.at_s, _resident(each)) for each in self.counted])
 
     @property
     def is_readable(self) -> bool:
@@ -105,5 +105,5 @@ def _memory_faults(rise: Slope) -> list[str]:
     return []
 
 
-def _own(reading: Reading) -> int:
-    return reading.uss_bytes
+def _resident(reading: Reading) -> int:
+    return reading.rss_bytes

@@ -80,7 +80,7 @@ def growing(mib_per_h: float) -> list[Reading]:
     """For half an hour."""
     rise = mib_per_h * 2**20 / 3600
     return [
-        evolve(IDLE, at_s=float(at), uss_bytes=round(IDLE.uss_bytes + rise * at))
+        evolve(IDLE, at_s=float(at), rss_bytes=round(IDLE.rss_bytes + rise * at))
         for at in range(0, 1800, 10)
     ]
 
@@ -123,9 +123,9 @@ def test_a_soak_is_judged_by_what_is_left_and_by_the_last_two_thirds_of_its_memo
     assert soaked(*growing(0.5)).faults() == []
     assert soaked(*growing(3.0)).faults() == ["memory grows by 3.0 MiB/h"]
     assert evolve(soaked(*growing(3.0)), minutes=5.0).faults() == []
-    early = [evolve(each, uss_bytes=0) for each in growing(0.0)[:50]]
+    early = [evolve(each, rss_bytes=0) for each in growing(0.0)[:50]]
     assert soaked(*early, *growing(0.0)[60:]).faults() == []
-    peaks = [evolve(each, uss_bytes=2**30) for each in growing(0.0)[90::6]]
+    peaks = [evolve(each, rss_bytes=2**30) for each in growing(0.0)[90::6]]
     assert soaked(*sorted([*growing(0.0), *peaks], key=lambda each: each.at_s)).faults() == []
     left = evolve(IDLE, descriptors=17, tasks=5)
     assert soaked(*growing(0.0), after=left).faults() == [
@@ -137,7 +137,7 @@ def test_a_soak_is_judged_by_what_is_left_and_by_the_last_two_thirds_of_its_memo
 
 def test_a_soak_whose_memory_scatters_too_much_to_be_judged_has_failed() -> None:
     scattered = [
-        evolve(each, uss_bytes=each.uss_bytes + (at // 6 % 2) * 2**22)
+        evolve(each, rss_bytes=each.rss_bytes + (at // 6 % 2) * 2**22)
         for at, each in enumerate(growing(0.4))
     ]
     (told,) = soaked(*scattered).faults()
