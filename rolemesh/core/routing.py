@@ -92,10 +92,10 @@ def plan(
     chance: Callable[[int], int],
 ) -> Plan:
     """`turn` counts the alias's requests; `chance(n)` is random.randrange or its like."""
+    if alias.role is None and len(alias.backends) == 1:
+        return Plan(alias.backends)
     failing = health.failing(now)
     if alias.role is None:
-        if len(alias.backends) == 1:
-            return Plan(alias.backends)
         return _planned([order(alias.strategy, alias.backends, turn, chance)], failing)
     serving = registry.serving(alias.role, now)
     tiers = serving.ready_first if alias.prefer_ready else serving.tiers

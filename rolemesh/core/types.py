@@ -55,7 +55,8 @@ class Backend:
 
     `label` names it in metrics and logs: `alias/name` for a proxy backend, the node_id for a node.
     `auth` is the credential's header name and value. `networks`, when not None, are the only
-    networks in which the address really connected to may lie.
+    networks in which the address really connected to may lie. `kept` is for what those who send
+    requests there work out of it, once for all of them.
     """
 
     label: str
@@ -65,6 +66,7 @@ class Backend:
     ca_file: str | None = None
     node_id: str | None = None
     networks: tuple[Network, ...] | None = None
+    kept: dict[object, Any] = field(factory=dict, init=False, repr=False, eq=False)
 
 
 @frozen

@@ -50,23 +50,19 @@ _LOST = frozenset({Failure.CONNECT, Failure.LOST_BEFORE_HEAD, Failure.LOST_BEFOR
 
 @define(eq=False)
 class Call:
-    """One request on its way: what it is, the configuration it began with, and how far it came.
+    """One request on its way: what it is, what it began with, and how far it came.
 
     `body` is let go once an answer is being relayed: a long stream need not hold a long prompt.
     """
 
     inbound: Inbound
-    live: Live
+    id_header: str
     alias: Alias
     body: Body
     give_up_at: float
     planned: Plan
     tried: tuple[str, ...] = ()
     attempts: list[Attempt] = field(factory=list)
-
-    @property
-    def id_header(self) -> str:
-        return self.live.config.gateway.request_id_header
 
     @property
     def untried(self) -> list[Candidate]:
@@ -140,12 +136,14 @@ class Forward:
         inbound.line.alias = alias.name
         self._metrics.began(alias.name)
         self._turns[alias.name] += 1
-        return Call(inbound, live, alias, body, self._now() + alias.queue_s, self._plan(alias))
+        now = self._now()
+        id_header = live.config.gateway.request_id_header
+        return Call(inbound, id_header, alias, body, now + alias.queue_s, self._plan(alias, now))
 
-    def _plan(self, alias: Alias) -> Plan:
+    def _plan(self, alias: Alias, now: float) -> Plan:
         turn = self._turns[alias.name]
         chance = random.randrange  # where a request goes is no secret
-        return plan(alias, self._registry, self._health, self._now(), turn, chance)
+        return plan(alias, self._registry, self._health, now, turn, chance)
 
     async def _wait(self, call: Call) -> Candidate | None:
         """For a candidate with room, that the caller releases. None: there is no untried one, or
@@ -159,7 +157,9 @@ class Forward:
                 return None
             if candidate is not None:
                 return candidate
-            call.planned = self._plan(call.alias)  # the candidates themselves have changed
+            call.planned = self._plan(
+                call.alias, self._now()
+            )  # the candidates themselves have changed
             candidate = self._slots.take(call.planned.candidates, call.tried)
             if candidate is not None:
                 return candidate

@@ -19,7 +19,7 @@ from attrs import frozen
 from rolemesh.core.access import address_allowed
 from rolemesh.core.failover import Failure
 from rolemesh.core.health import Reason
-from rolemesh.core.types import Network
+from rolemesh.core.types import Backend, Network
 from rolemesh.proxy.connection import Connection
 from rolemesh.proxy.exchange import Broken
 from rolemesh.proxy.names import NO_DESCRIPTORS, Names
@@ -40,6 +40,11 @@ class Place:
     tls: bool
     ca_file: str | None
     networks: tuple[Network, ...] | None
+
+
+def place_of(backend: Backend) -> Place:
+    url = backend.url
+    return Place(url.host, url.port, url.tls, backend.ca_file, backend.networks)
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from functools import lru_cache
 
 from rolemesh.core.failover import may_try_fresh
 from rolemesh.core.health import Reason
 from rolemesh.core.types import Backend, Timeouts
-from rolemesh.proxy.connect import Place, connect, tls_context
+from rolemesh.proxy.connect import Place, connect, place_of, tls_context
 from rolemesh.proxy.connection import Connection
 from rolemesh.proxy.exchange import Broken, Exchange
 from rolemesh.proxy.names import Names
@@ -59,7 +58,7 @@ class Pool:
 
     def keep(self, connection: Connection, idle_s: float) -> None:
         now = self._loop.time()
-        if self._is_short_of_threads(now):
+        if self._unanswered and self._is_short_of_threads(now):
             connection.abort()
             return
         connection.idle_until = now + idle_s
@@ -114,7 +113,9 @@ class Pools:
         A kept connection that is lost before any byte of an answer is replaced by a new one, once.
         The caller closes the exchange, also when it is cancelled while waiting in `relay`.
         """
-        place = _place(backend)
+        place = backend.kept.get(Place)
+        if place is None:
+            place = backend.kept[Place] = place_of(backend)
         pool = self._pools.get(place)
         if pool is None:
             pool = self._new_pool(place)
@@ -220,9 +221,3 @@ class Pools:
         self._timer = None
         if self._exchanges or self._pools:
             self._watch()
-
-
-@lru_cache(maxsize=4096)
-def _place(backend: Backend) -> Place:
-    url = backend.url
-    return Place(url.host, url.port, url.tls, backend.ca_file, backend.networks)

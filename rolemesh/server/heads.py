@@ -1,8 +1,8 @@
 """The heads that the request path writes: towards a backend, and of its answer towards the client.
 
 Used by the request paths of gateway and node. What follows from a backend or a head that comes
-again and again is put together once and kept with it (server/request.Request.kept, `Head.kept`);
-what is left for each request are its id and its length.
+again and again is put together once and kept with it (core/types.Backend.kept, the same of
+server/request.Request, `Head.kept`); what is left for each request are its id and its length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rolemesh.server.inbound import Inbound
 from rolemesh.wire.headers import answerable, forwardable
 from rolemesh.wire.http1 import lines
 
-MAX_FIXED = 16_384  # 1,000 aliases with a few backends each
+MAX_NAMED = 1_024  # a node has some models
 _OURS = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
 _STREAM = ((b"Cache-Control", b"no-cache"), (b"X-Accel-Buffering", b"no"))
 
@@ -49,7 +49,9 @@ def towards_backend(
 ) -> bytes:
     """The head of the request that is sent on."""
     request = inbound.request
-    fixed = _fixed(backend, via, id_header)
+    fixed = backend.kept.get(id_header)
+    if fixed is None:
+        fixed = backend.kept[id_header] = _fixed(backend, via, id_header)
     forwarded = request.kept.get(fixed.dropped)
     if forwarded is None:
         forwarded = lines(forwardable(request.raw_headers, fixed.dropped))
@@ -68,15 +70,22 @@ def towards_client(inbound: Inbound, head: Head, fixed: Fixed) -> bytes:
     return b"%b%b%b" % (passed, inbound.id_line, fixed.lines)
 
 
-@lru_cache(maxsize=MAX_FIXED)
 def answered(alias: str, backend: Backend, model: str, id_header: str, *, streams: bool) -> Fixed:
     """Who answered, and what an event stream needs besides."""
+    who = alias, model, id_header, streams
+    fixed: Fixed | None = backend.kept.get(who)
+    if fixed is None:
+        fixed = backend.kept[who] = _answered(*who, backend)
+    return fixed
+
+
+def _answered(alias: str, model: str, id_header: str, streams: bool, backend: Backend) -> Fixed:
     kind = "X-RoleMesh-Backend" if backend.node_id is None else "X-RoleMesh-Node"
     named = (("X-RoleMesh-Alias", alias), (kind, backend.name), ("X-RoleMesh-Model", model))
     return naming(named, id_header, streams=streams)
 
 
-@lru_cache(maxsize=MAX_FIXED)
+@lru_cache(maxsize=MAX_NAMED)
 def naming(named: tuple[tuple[str, str], ...], id_header: str, *, streams: bool) -> Fixed:
     """The headers `named`, and what an event stream needs besides."""
     ours = tuple((name.encode(), _ascii(value)) for name, value in named)
@@ -85,7 +94,6 @@ def naming(named: tuple[tuple[str, str], ...], id_header: str, *, streams: bool)
     return Fixed(lines(ours), _names(id_header))
 
 
-@lru_cache(maxsize=MAX_FIXED)
 def _fixed(backend: Backend, via: tuple[bytes, bytes], id_header: str) -> Fixed:
     host = lines([(b"Host", backend.url.authority.encode("ascii"))])
     headers = [*_OURS, via]

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from rolemesh import __version__
 from rolemesh.server.inbound import Inbound
+from rolemesh.server.logformat import AccessLine
 from rolemesh.server.tally import Counts, Histogram, Histograms
 from rolemesh.wire.openai import MODEL_PATHS
 
@@ -106,15 +107,17 @@ class Metrics:
     def began(self, alias: str) -> None:
         self._in_flight[alias] += 1
 
-    def ended(
-        self, alias: str, status: int, outcome: str, duration_s: float, first_byte_s: float | None
-    ) -> None:
-        """The counterpart of `began`. `outcome` as in the access log."""
+    def ended(self, alias: str, line: AccessLine) -> None:
+        """The counterpart of `began`."""
         self._in_flight[alias] -= 1
-        self._requests[alias, _CODES.get(status, OTHER), outcome] += 1
-        self._durations[alias].observe(duration_s)
-        if first_byte_s is not None:
-            self._first_bytes[alias].observe(first_byte_s)
+        self._requests[alias, _CODES.get(line.status, OTHER), line.outcome] += 1
+        self._durations[alias].observe(line.duration_s)
+        if line.first_byte_s is not None:
+            self._first_bytes[alias].observe(line.first_byte_s)
+        if line.prompt_tokens:
+            self._tokens[alias, "prompt"] += line.prompt_tokens
+        if line.completion_tokens:
+            self._tokens[alias, "completion"] += line.completion_tokens
 
     def settle(self, inbound: Inbound) -> None:
         """A request has come to its end, and its line says all. The model paths are counted."""
@@ -125,16 +128,9 @@ class Metrics:
         if alias is None:  # refused before it was known, or there is none of that name
             alias = OTHER
             self.began(alias)
-        self.ended(alias, line.status, line.outcome, line.duration_s, line.first_byte_s)
-        self.tokens(alias, line.prompt_tokens, line.completion_tokens)
+        self.ended(alias, line)
         if line.outcome == "client_abort":
             self.cancelled(inbound.phase)
-
-    def tokens(self, alias: str, prompt: int | None, completion: int | None) -> None:
-        if prompt:
-            self._tokens[alias, "prompt"] += prompt
-        if completion:
-            self._tokens[alias, "completion"] += completion
 
     def attempted(self, backend: str, result: str) -> None:
         """`backend`: alias/name or the node_id. `result`: ok, or a failure's word."""

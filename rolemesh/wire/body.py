@@ -74,6 +74,8 @@ def rewrite(body: Body, model: str, defaults: Mapping[str, bytes]) -> bytes:
     Returns `body.raw` itself when nothing changes. `model` among the defaults is passed over:
     whoever chose `model` has considered it.
     """
+    if body.model == model and not defaults:
+        return body.raw
     fields = body.fields
     added = [
         msgspec.json.encode(key) + b":" + text

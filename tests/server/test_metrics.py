@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
+from rolemesh.server.logformat import AccessLine
 from rolemesh.server.metrics import OTHER, SCRAPED, Metrics
+
+
+def line(status: int, outcome: str, duration_s: float, **more: Any) -> AccessLine:
+    return AccessLine(status=status, outcome=outcome, duration_s=duration_s, **more)
 
 
 def told() -> Metrics:
     metrics = Metrics()
     metrics.began("writer")
     metrics.began("writer")
-    metrics.ended("writer", 200, "ok", 1.5, 0.2)
-    metrics.tokens("writer", 12, 0)
+    metrics.ended("writer", line(200, "ok", 1.5, first_byte_s=0.2, prompt_tokens=12))
     metrics.attempted("writer/gpu", "ok")
     metrics.cancelled("body")
     metrics.reloaded(True)
@@ -52,7 +57,7 @@ async def test_what_was_told_is_shown():
 async def test_a_status_that_is_none_counts_as_other():
     metrics = Metrics()
     metrics.began(OTHER)
-    metrics.ended(OTHER, 999, "upstream_error", 0.1, None)
+    metrics.ended(OTHER, line(999, "upstream_error", 0.1))
     expected = (
         'rolemesh_requests_total{alias="_other",outcome="upstream_error",status="_other"} 1.0'
     )
