@@ -129,19 +129,21 @@ def idle_closed(samples: Iterable[Sample]) -> int:
 
 
 def ratio(samples: Sequence[Sample], gateway: str, base: str, workload: str) -> Figure:
-    """How many times the CPU time per unit of `base`."""
-    return ratio_to_best(samples, gateway, (base,), workload)
+    """How many times the CPU time per unit of `base` in the same round."""
+    theirs = {each.round: each.cpu_us for each in of(samples, base, workload)}
+    mine = [each for each in of(samples, gateway, workload) if each.round in theirs]
+    return figure(each.cpu_us / theirs[each.round] for each in mine)
 
 
-def ratio_to_best(
-    samples: Sequence[Sample], gateway: str, bases: Iterable[str], workload: str
-) -> Figure:
-    """How many times the CPU time per unit of the cheapest of `bases` in each round."""
-    best: dict[int, float] = {}
-    for each in (each for base in bases for each in of(samples, base, workload)):
-        best[each.round] = min(each.cpu_us, best.get(each.round, each.cpu_us))
-    mine = [each for each in of(samples, gateway, workload) if each.round in best]
-    return figure(each.cpu_us / best[each.round] for each in mine)
+def cheapest(samples: Sequence[Sample], gateways: Iterable[str], workload: str) -> str | None:
+    """By the median of its CPU time per unit, of those that have done the work. (Whichever was
+    cheaper in each round would be neither of them, but both with all their luck.)"""
+    costs = {
+        gateway: over_rounds(samples, gateway, workload, lambda each: each.cpu_us).median
+        for gateway in gateways
+        if of(samples, gateway, workload)
+    }
+    return min(costs, key=lambda gateway: costs[gateway], default=None)
 
 
 def headroom(samples: Sequence[Sample], workload: str) -> Figure:

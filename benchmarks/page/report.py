@@ -71,8 +71,9 @@ bar that is cut is longer than there is room for.
 
 {targets}
 
-Ratios are taken within a round, between gateways that did the same work minutes apart. In brackets,
-here and below, are the lowest and the highest round.
+Ratios are taken within a round, between gateways that did the same work minutes apart. The best
+Rust router is the one whose median is lowest. In brackets, here and below, are the lowest and the
+highest round.
 
 ## The figures
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
-from benchmarks.figures import Figure, at_rest, figure, of, ratio_to_best
+from benchmarks.figures import Figure, at_rest, cheapest, figure, of, ratio
 from benchmarks.page.record import Run
 from benchmarks.page.tables import first_p50, first_p99, shown, table
 
@@ -72,10 +72,10 @@ def _times_lean(run: Run, work: str) -> Figure | None:
 
 
 def _times(run: Run, work: str, bases: Sequence[str]) -> Figure | None:
-    finished = [each for each in bases if of(run.samples, each, work)]
-    if not finished or not of(run.samples, OURS, work):
+    base = cheapest(run.samples, bases, work)
+    if base is None or not of(run.samples, OURS, work):
         return None
-    return ratio_to_best(run.samples, OURS, finished, work)
+    return ratio(run.samples, OURS, base, work)
 
 
 def _kib_each(run: Run, work: str) -> Figure | None:

@@ -222,8 +222,9 @@ class Lane:
 
 
 def _start(work: Coroutine[Any, Any, None], loop: AbstractEventLoop) -> Task[None]:
-    """Where Python can, the task runs at once to its first wait: one turn of the loop less."""
+    """Where Python can, the task runs at once to its first wait: one turn of the loop less. A name
+    of its own would be made for each."""
     if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
+        return asyncio.Task(work, loop=loop, name="request", eager_start=True)
     else:  # noqa: RET505 - mypy passes over the branch of the other versions
-        return asyncio.Task(work, loop=loop)
+        return asyncio.Task(work, loop=loop, name="request")
