@@ -6,9 +6,9 @@ answers, a head without end) is refused here. `flaw` says so in words; the bytes
 never repeated.
 
 A backend sends the same head again and again, but for the length of the body. So what was read of a
-head is remembered by its very bytes, and shared by all answers that have it. Where it is that of a
-body with a length, and a whole answer was found in order behind it, the body is counted, and there
-is nothing to parse.
+head that comes again is remembered by its very bytes, and shared by all answers that have it. Where
+it is that of a body with a length, and a whole answer was found in order behind it, the body is
+counted, and there is nothing to parse.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 
 import httptools
 
-from rolemesh.wire.http1 import apart_from_length
+from rolemesh.wire.http1 import Sightings, apart_from_length
 
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 256
@@ -61,6 +61,7 @@ class Head:
 # chunked ones.
 _known: dict[bytes, Head] = {}
 _known_chunked: dict[bytes, Head] = {}
+_sightings = Sightings()
 
 
 class Answer:
@@ -243,13 +244,13 @@ class Answer:
     def _remember(self) -> None:
         head = self.head
         known = self.flaw is None and not self._interim and head.status not in _NO_BODY
-        if known and head.framing is Framing.LENGTH:
+        if known and head.framing is Framing.LENGTH and _sightings.again(self._key):
             _make_room(_known)
             _known[self._key] = head
 
     def _share_head(self) -> None:
         """Two thousand streams need not keep two thousand times the same."""
-        if self.flaw is None and not self._interim and self._key:
+        if self.flaw is None and not self._interim and self._key and _sightings.again(self._key):
             _make_room(_known_chunked)
             self.head = _known_chunked.setdefault(self._key, self.head)
         self._key = b""

@@ -6,7 +6,8 @@ while writing is not paused, and stays there. Both lanes end in the same `HttpSe
 the same downstream: there is one request path, not two.
 
 A client's reading is never paused while it is served: under `pause_reading` its leaving would go
-unseen. So what it sends ahead is bounded, and more closes the connection.
+unseen. So what it sends ahead is bounded, by MAX_AHEAD_BYTES and what a read brings beyond it; more
+closes the connection.
 """
 
 from __future__ import annotations
@@ -113,11 +114,12 @@ class LaneConnection(asyncio.Protocol):
                 return
             if not data:
                 return
+        if len(self._ahead) >= MAX_AHEAD_BYTES:
+            self.close()
+            return
         self._ahead = self._ahead + data if self._ahead else data
         if self._request is None:
             self._begin()
-        if len(self._ahead) > MAX_AHEAD_BYTES:
-            self.close()
 
     def pause_writing(self) -> None:
         self.writing_paused = True

@@ -13,6 +13,7 @@ _STATUS_LINES = {
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_LENGTH_DIGITS = 10
+MAX_SIGHTINGS = 4_096
 
 
 def request_head(method: str, target: str, authority: str, headers: Pairs, length: int) -> bytes:
@@ -38,6 +39,24 @@ def chunk(data: bytes) -> bytes:
 def lines(headers: Pairs) -> bytes:
     """Header lines, each with its end."""
     return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
+class Sightings:
+    """Which heads have come before. One that has an id of its own (X-Request-ID, traceparent) comes
+    once: to keep what was understood of it would only drive out those that come again."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+
+    def again(self, head: bytes) -> bool:
+        """Notes it, too."""
+        found = hash(head)
+        if found in self._hashes:
+            return True
+        if len(self._hashes) >= MAX_SIGHTINGS:
+            self._hashes.clear()
+        self._hashes.add(found)
+        return False
 
 
 def apart_from_length(data: bytes, head_end: int) -> tuple[bytes, int]:

@@ -6,7 +6,8 @@ the headers that change how a request is read. Anything else is for the full par
 and answers in its own time; so a mistake here can only be to take too much, never to refuse.
 
 A client sends the same head again and again, but for the length of the body. So what was understood
-of a head is kept, found again by its very bytes, and shared by all requests that have it.
+of a head is kept when it comes again, found by its very bytes, and shared by all requests that have
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rolemesh.wire.http1 import MAX_LENGTH_DIGITS, apart_from_length
+from rolemesh.wire.http1 import MAX_LENGTH_DIGITS, Sightings, apart_from_length
 
 MAX_HEAD_BYTES = 8_190
 MAX_FIELDS = 64
@@ -61,6 +62,7 @@ class Recogniser:
         self._paths = {f"POST {path} HTTP/1.1".encode(): path for path in paths}
         self._starts = tuple(line + b"\r" for line in self._paths)
         self._seen: dict[bytes, OrdinaryHead] = {}
+        self._sightings = Sightings()
 
     def look(self, data: bytes) -> Ordinary | Verdict:
         """`data` is what has come of a request, its body perhaps included."""
@@ -78,7 +80,7 @@ class Recogniser:
         parsed = _parse(path, data[line_end + 2 : head_end])
         if parsed is None:
             return Verdict.ODD
-        if length >= 0 and len(key) <= MAX_KEPT_BYTES:
+        if length >= 0 and len(key) <= MAX_KEPT_BYTES and self._sightings.again(key):
             if len(self._seen) >= MAX_KEPT:
                 self._seen.clear()
             self._seen[key] = parsed[0]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 MAX_HELD_BYTES = 64 * 1024
 MAX_WHOLE_BYTES = 8192  # of a chunk that is looked at as a whole
 
@@ -19,9 +21,6 @@ _BLANK_FRAMED = tuple(blank + b"\r\n" for blank in _BLANK)
 _NO_START = b""
 _DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
 _DONE_LATER = re.compile(rb"[\r\n]data: ?\[DONE\]")  # the first bytes are the middle of a line
-_ERROR_LAST = re.compile(
-    rb'(?:\A|[\r\n])data: ?\{[ \t]*+"error"[ \t]*+:[ \t]*+[{"][^\r\n]*+[\r\n]++\Z'
-)
 
 
 class EventSplitter:
@@ -130,9 +129,34 @@ class EventSplitter:
 
 
 def ends_in_error(events: bytes) -> bool:
-    """Whether the last of these events is an error in OpenAI's shape, as llama-server and a node
-    send it in a stream that they cannot go on with. Framing of chunks may be among them."""
-    return _ERROR_LAST.search(events) is not None
+    """Whether the last event with data tells an error: it is named so (Anthropic, /v1/responses),
+    or its data is one of OpenAI's shape, as llama-server and a node send it in a stream that they
+    cannot go on with. Framing of chunks may be among the events: no field begins like its lines."""
+    name, data = _last_event(events)
+    if name == b"error":
+        return bool(data)
+    try:
+        told = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return isinstance(told, dict) and bool(told.get("error") or told.get("object") == "error")
+
+
+def _last_event(events: bytes) -> tuple[bytes, bytes]:
+    """Name and data of the last whole one that has data (WHATWG HTML, section 9.2.6)."""
+    name, data = b"", []
+    last = (b"", b"")
+    for line in events.splitlines():
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value.strip(b" ")
+        elif not line:
+            if data:
+                last = name, b"\n".join(data)
+            name, data = b"", []
+    return last
 
 
 class _Starts(dict[int, bytes]):

@@ -210,6 +210,13 @@ ERROR = b'data: {"error":{"message":"out of memory"}}\n\n'
         ERROR,
         b"data: 1\n\n" + ERROR,
         b'data: 1\r\n\r\ndata:{ "error" : "no"}\r\n\r\n',
+        ERROR + b": ping\n\n",
+        ERROR[:-1] + b"id: 4\n\n",
+        b'data: {"error":\ndata: {"message":"boom"}}\n\n',
+        b'data: {"id":"x","error":{"message":"boom"}}\n\n',
+        b'data: {"object":"error","message":"boom","code":400}\n\n',
+        b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n',
+        b"event:error\r\ndata: boom\r\n\r\n",
         b"a\r\ndata: 1\n\n\r\n%x\r\n%b\r\n" % (len(ERROR), ERROR),
     ],
 )
@@ -231,6 +238,11 @@ def test_an_error_of_the_upstream_at_the_end_is_the_only_one(events: bytes) -> N
         b'data: {"text":"\\ndata: {\\"error\\":1}"}\n\n',
         b'data: {"errors":1}\n\n',
         b'data: {"error":null,"choices":[]}\n\n',
+        b"event: error\n\n",
+        b"event: error\ndata: 1\n\nevent: ping\ndata: {}\n\n",
+        b'data: ["error"]\n\n',
+        b"data: [DONE]\n\n",
+        b"data: " + b"[" * 100_000 + b"\n\n",
     ],
 )
 def test_what_is_no_error_at_the_end_is_none(events: bytes) -> None:
