@@ -27,6 +27,10 @@ class Launch:
     rewrites: bool = False
     start_s: float = START_S
 
+    def argv_of(self, module: str) -> tuple[str, ...]:
+        """The same, with this module run instead of `rolemesh`."""
+        return tuple(module if each == "rolemesh" else each for each in self.argv)
+
 
 class Gateway(Protocol):
     """`headers`: what each request has to carry. `setting`: how it is run, in a few words.

@@ -59,8 +59,7 @@ def _gateway(directory: Path, upstream_port: int, fast_lane: bool) -> Iterator[t
     launch = RoleMesh().prepare(directory, port, upstream_port)
     lane = directory / "lane.yaml"
     lane.write_text(json.dumps({"gateway": {"fast_lane": fast_lane}}))  # JSON is YAML
-    argv = ["benchmarks.counted" if each == "rolemesh" else each for each in launch.argv]
-    argv += ["--config-override", str(lane)]
+    argv = (*launch.argv_of("benchmarks.counted"), "--config-override", str(lane))
     with Process(argv, directory / "counted.log", {PORT: str(counter_port)}) as process:
         process.wait_for_port(port)
         yield port, counter_port

@@ -14,7 +14,7 @@ from typing import cast
 
 import httptools
 
-from benchmarks.job import FirstWords
+from benchmarks.job import note
 from benchmarks.meaning import says_as_expected
 from benchmarks.script import Script, expected
 
@@ -26,7 +26,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.failed = 0
-        self.errors = FirstWords()
+        self.errors: list[str] = []
         self.start_counting()
 
     def start_counting(self) -> None:
@@ -36,7 +36,7 @@ class Tally:
 
     def fail(self, why: str) -> None:
         self.failed += 1
-        self.errors.add(why)
+        note(self.errors, why)
 
 
 class Client(asyncio.Protocol):

@@ -122,7 +122,7 @@ class Generator:
             answers=tally.answers,
             events=tally.events,
             failed=tally.failed,
-            errors=tuple(tally.errors.words),
+            errors=tuple(tally.errors),
             elapsed_s=loop.time() - began_at,
             cpu_s=time.process_time() - cpu,
             first_byte=spread(tally.first_bytes),

@@ -67,16 +67,10 @@ class Outcome:
     idle_closed: int = 0
 
 
-class FirstWords:
-    """The first few of the words in which it is told what went wrong, each once."""
-
-    def __init__(self, most: int = MAX_WORDS) -> None:
-        self.words: list[str] = []
-        self._most = most
-
-    def add(self, words: str) -> None:
-        if len(self.words) < self._most and words not in self.words:
-            self.words.append(words)
+def note(found: list[str], words: str, most: int = MAX_WORDS) -> None:
+    """Of what went wrong the first few, each once."""
+    if len(found) < most and words not in found:
+        found.append(words)
 
 
 def spread(seconds: list[float]) -> Spread:

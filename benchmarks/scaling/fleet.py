@@ -18,12 +18,11 @@ import uvloop
 from attrs import define, field, frozen
 
 from benchmarks.generator import CONNECT_AT_ONCE
-from benchmarks.job import READY
+from benchmarks.job import READY, note
 from benchmarks.scaling.cluster import BEATS, NODE_KEY, Size, address, beat, registration
 from benchmarks.upstream import BACKLOG, Upstream
 from rolemesh.wire.registration import asked_interval
 
-MAX_ERRORS = 5
 LEAST_SHARE = 0.95  # of the heartbeats that were due: the last few may be under way
 REGISTER, HEARTBEAT = "/v1/nodes/register", "/v1/nodes/heartbeat"
 
@@ -46,8 +45,7 @@ class Heard:
 
     def fail(self, why: str) -> None:
         self.failed += 1
-        if len(self.errors) < MAX_ERRORS and why not in self.errors:
-            self.errors.append(why)
+        note(self.errors, why)
 
     def expect(self, due: int) -> None:
         """Nodes that are silent cost nothing: then there is nothing to be told of."""

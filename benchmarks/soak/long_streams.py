@@ -16,6 +16,7 @@ from typing import cast
 import httptools
 from attrs import frozen
 
+from benchmarks.job import note
 from benchmarks.script import Script
 from benchmarks.soak.numbered import Losses, Numbered
 from benchmarks.soak.watch import Reading
@@ -174,8 +175,7 @@ class Holding:
         self._left -= 1
         if words is not None:
             self.broken += 1
-            if len(self.words) < MAX_WORDS and words not in self.words:
-                self.words.append(words)
+            note(self.words, words, MAX_WORDS)
         if not self._left:
             self._over.set()
 

@@ -12,6 +12,7 @@ from random import Random
 
 from attrs import define, field
 
+from benchmarks.job import note
 from benchmarks.script import PATH, Script, request_body
 from benchmarks.soak.setup import KEYS, PLAIN
 from benchmarks.soak.wire import Wire
@@ -36,9 +37,7 @@ class Tally:
 
     def note_wrong(self, kind: str, words: str) -> None:
         self.wrong[kind] += 1
-        text = f"{kind}: {words}"
-        if len(self.words) < MAX_WORDS and text not in self.words:
-            self.words.append(text)
+        note(self.words, f"{kind}: {words}", MAX_WORDS)
 
     def counted_anew(self) -> Tally:
         """What went wrong before is not forgotten."""

@@ -29,7 +29,6 @@ HASTY = "hasty"  # the same, and a silent one is given up soon
 DEAD = "dead"  # nobody listens there
 HASTE_S = 1.0
 KEYS = RoleMesh().headers
-_WATCHED = {"rolemesh": "benchmarks.soak.watched"}  # the module that is run
 
 
 @define
@@ -71,7 +70,7 @@ def running(directory: Path, trace: int = 0) -> Iterator[Place]:
     """`trace`: frames of each allocation that are remembered, to find a leak. It costs much."""
     with backend(directory, "benchmarks.soak.upstream") as upstream, _nobody() as dead_port:
         place = Place(directory, free_port(), upstream.port, dead_port)
-        watched = [_WATCHED.get(each, each) for each in place.configure().argv]
+        watched = place.configure().argv_of("benchmarks.soak.watched")
         env = {FILE: str(place.window)} | ({TRACE: str(trace)} if trace else {})
         with Process(watched, place.log, env) as place.process:
             place.process.wait_for_port(place.port)

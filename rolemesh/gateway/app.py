@@ -175,4 +175,4 @@ class Gateway:
         self._slots.look_again()
         self._pools.forget_contexts()
         leases = self._registry.leases(self._loop.time())
-        self._health.keep({*self._live.labels, *(lease.node_id for lease in leases)})
+        self._health.keep(frozenset(self._live.labels_with(leases)))

@@ -51,7 +51,7 @@ class Figures:
     async def handle(self, inbound: Inbound) -> Answer:
         """GET /metrics. What is told of backends is looked at now; of those that have gone nothing
         is told any more."""
-        known = {*self._live().labels, *(lease.node_id for lease in self._leases())}
+        known = frozenset(self._live().labels_with(self._leases()))
         self._metrics.keep(known)
         self._truth.health.keep(known)
         plans = await self._truth.look(self._live().table.aliases)
@@ -62,8 +62,7 @@ class Figures:
         return [((name,), float(available)) for name, available in self._available.items()]
 
     def _read_up(self) -> Iterator[tuple[tuple[str], float]]:
-        labels = self._live().labels
-        labels += [lease.node_id for lease in self._leases() if self._is_fresh(lease)]
+        labels = self._live().labels_with(filter(self._is_fresh, self._leases()))
         for label in dict.fromkeys(labels):
             standing = self._truth.health.state(label)
             if standing is not None:

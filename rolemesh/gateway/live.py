@@ -6,6 +6,7 @@ A request takes the `Live` of the moment it begins with, and keeps it to its end
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from attrs import frozen
 from rolemesh.config.compile import aliases, default_alias, keyring, trusted
 from rolemesh.config.schema_gateway import GatewayFile
 from rolemesh.core.access import Keyring
+from rolemesh.core.lease import Lease
 from rolemesh.core.routing import Table
 from rolemesh.core.types import Network
 
@@ -38,6 +40,10 @@ class Live:
     def labels(self) -> list[str]:
         """Of every configured backend."""
         return [each.backend.label for alias in self.table.aliases for each in alias.backends]
+
+    def labels_with(self, leases: Iterable[Lease]) -> list[str]:
+        """And of these nodes."""
+        return [*self.labels, *(lease.node_id for lease in leases)]
 
 
 def live_of(config: GatewayFile) -> Live:

@@ -58,7 +58,7 @@ class Pool:
 
     def keep(self, connection: Connection, idle_s: float) -> None:
         now = self._loop.time()
-        if self._unanswered and self._is_short_of_threads(now):
+        if self._is_short_of_threads(now):
             connection.abort()
             return
         connection.idle_until = now + idle_s

@@ -75,14 +75,10 @@ def answered(alias: str, backend: Backend, model: str, id_header: str, *, stream
     who = alias, model, id_header, streams
     fixed: Fixed | None = backend.kept.get(who)
     if fixed is None:
-        fixed = backend.kept[who] = _answered(*who, backend)
+        kind = "X-RoleMesh-Backend" if backend.node_id is None else "X-RoleMesh-Node"
+        named = (("X-RoleMesh-Alias", alias), (kind, backend.name), ("X-RoleMesh-Model", model))
+        fixed = backend.kept[who] = naming(named, id_header, streams=streams)
     return fixed
-
-
-def _answered(alias: str, model: str, id_header: str, streams: bool, backend: Backend) -> Fixed:
-    kind = "X-RoleMesh-Backend" if backend.node_id is None else "X-RoleMesh-Node"
-    named = (("X-RoleMesh-Alias", alias), (kind, backend.name), ("X-RoleMesh-Model", model))
-    return naming(named, id_header, streams=streams)
 
 
 @lru_cache(maxsize=MAX_NAMED)

@@ -105,12 +105,11 @@ class HttpServer:
 
     async def end_requests(self, error: RoleMeshError) -> None:
         """Those that are left end now, with this error."""
-        tasks = []
-        for inbound, task in list(self._requests.items()):
+        for inbound in self._requests:
             inbound.interrupted = error
-            if task is not None:
-                task.cancel()
-                tasks.append(task)
+        tasks = [task for task in self._requests.values() if task is not None]
+        for task in tasks:
+            task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
