@@ -176,11 +176,12 @@ def _environment_size(pid: int) -> int:
     stat = _read(f"/proc/{pid}/stat")
     if not stat:
         return 0
-    # proc_pid_stat(5): state, flags, env_start, env_end.
+    # proc_pid_stat(5): state, flags, startcode, env_start, env_end. In an exec, the first of these
+    # addresses is filled in last.
     fields = stat[stat.rindex(b")") + 2 :].split()
     if fields[0] in b"ZXx" or int(fields[6]) & _KERNEL_THREAD:
         return 0
-    return int(fields[48]) - int(fields[47]) if fields[48] != b"0" else -1
+    return int(fields[48]) - int(fields[47]) if fields[23] != b"0" else -1
 
 
 def _add_descendants(found: set[int], processes: Mapping[int, Entry]) -> None:
