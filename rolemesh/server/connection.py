@@ -1,9 +1,13 @@
 """A client's connection: aiohttp's request handler, with what it lacks.
 
 aiohttp parses requests and keeps connections alive; `ClientConnection` adds limits of time (one
-sweep for all, no timers), flow control for a relay, errors in our shape, and a bound on pipelining.
-`ClientConnections` makes them and sweeps. A client that leaves cancels the task that serves it
-(handler_cancellation).
+sweep for all, no timers), flow control for a relay, and errors in our shape. `ClientConnections`
+makes them and sweeps. A client that leaves cancels the task that serves it (handler_cancellation).
+
+Of what a client sends ahead (pipelining), aiohttp's parser is given one request at a time, when the
+one before it has been answered. Left to itself it parses all that has come, and of what is no
+request it tells first. What waits is bytes, and bounded (MAX_AHEAD_BYTES): reading is not paused
+for it, because a client's leaving would go unseen then.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from aiohttp import http_exceptions, web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from rolemesh.core.types import Flow
 from rolemesh.errors import HeadersTooLarge, RequestError, RequestTimeout
@@ -27,9 +32,10 @@ KEEP_ALIVE_S = 75.0
 LINGER_S = 2.0
 FLUSH_STEP_S = 0.02
 WRITE_BUFFER_BYTES = 65_536
-MAX_PIPELINED = 8
+MAX_AHEAD_BYTES = 65_536
 MAX_LINE_BYTES = 8_190
 MAX_FIELDS = 128
+BLANK_LINE = b"\r\n\r\n"
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -52,10 +58,13 @@ ANSWERED, ANSWERED_LAST = Answered(keep_alive=True), Answered(keep_alive=False)
 
 
 class ClientConnection(RequestHandler):
-    """`flow`: the relay that is told of back-pressure. `busy`: a request is being served.
-    `written`: bytes given to the transport, less those that the relay counts."""
+    """`flow`: the relay that is told of back-pressure. `written`: bytes given to the transport,
+    less those that the relay counts."""
 
-    __slots__ = ("_head_since", "_late", "_progress", "body", "busy", "flow", "heard_at", "written")
+    __slots__ = (
+        "_ahead", "_content", "_given", "_head_since", "_missing", "_progress", "body",
+        "flow", "heard_at", "written",
+    )  # fmt: skip
 
     def __init__(self, manager: ClientConnections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -70,30 +79,29 @@ class ClientConnection(RequestHandler):
             auto_decompress=False,
         )
         self.flow: Flow | None = None
-        self.busy = False
         self.body: StreamReader | None = None  # being read by the handler
         self.heard_at = 0.0
         self.written = 0
+        self._ahead = b""  # what the parser has not been given
+        self._given = b""  # the last of what it has
+        self._content: StreamReader | None = None  # of the request that is being served
+        self._missing = 0  # bytes of it, where its length is told
         self._head_since: float | None = None
-        self._late = False  # the body stopped coming: nothing is left to wait for
         self._progress = Progress()
 
-    # Towards the server's handler
-
-    def begin(self) -> None:
-        """A request's head is whole."""
-        self.busy = True
-        self._head_since = None
+    @property
+    def busy(self) -> bool:
+        """A request is being served, or the rest of its body thrown away."""
+        return self._content is not None
 
     def finish(self) -> None:
-        self.busy = False
-        self.body = None
-        if self._late:
-            self.force_close()
-
-    async def drained(self) -> None:
-        """Until the client has taken what is ready for it: no answer is made before that."""
-        await self._drain_helper()
+        """The request has been answered. Where its body has not all come, it was the last one."""
+        content, self.body = self._content, None
+        if content is None or content.exception() is not None:
+            self.force_close()  # nothing is left to wait for
+        elif content.is_eof():
+            self._content = None
+            self._loop.call_soon(self._parse)
 
     def check(self, transport: asyncio.Transport, now: float) -> None:
         """Called by the sweep: is one of the limits of time over? `transport` is told, because
@@ -103,7 +111,6 @@ class ClientConnection(RequestHandler):
         elif self._head_since is not None and now - self._head_since > HEAD_S:
             self.force_close()
         elif self.body is not None and now - self.heard_at > BODY_S:
-            self._late = True
             self.body.set_exception(RequestTimeout("The request's body stopped coming."))
 
     def take_over(self, data: bytes, head_since: float | None) -> None:
@@ -125,20 +132,15 @@ class ClientConnection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self.heard_at = self._loop.time()
-        if not self.busy and self._head_since is None:
-            self._head_since = self.heard_at
-        super().data_received(data)
-        if len(self._messages) > MAX_PIPELINED:
-            self.force_close()
-
-    def pause_reading(self) -> None:
-        """Asked by the buffer of a body. Under it a client's leaving would not be seen, so it is
-        only granted while that body is being read; a body behind the served request is too much."""
-        if self.busy and self.body is None:
-            self.force_close()
+        """Without data it is aiohttp's own call: a body that was too much may be read on."""
+        if data:
+            self.heard_at = self._loop.time()
+            self._ahead = self._ahead + data if self._ahead else data
         else:
-            super().pause_reading()
+            self._give(b"")
+        self._parse()
+        if len(self._ahead) > MAX_AHEAD_BYTES and self._must_wait:
+            self.force_close()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """aiohttp asks for it with every body, paused or not, and parses what is not there."""
@@ -154,6 +156,60 @@ class ClientConnection(RequestHandler):
         super().resume_writing()
         if self.flow is not None:
             self.flow.resume()
+        self._parse()
+
+    # One request after the other
+
+    @property
+    def _must_wait(self) -> bool:
+        """Whether what has come belongs to a later request, or no answer could be taken now."""
+        return self.writing_paused if self._content is None else self._content.is_eof()
+
+    def _parse(self) -> None:
+        """Give aiohttp what has come, as far as the end of one request."""
+        data, at = self._ahead, 0
+        while at < len(data) and not self._must_wait and not self._reading_paused:
+            if self._content is None and self._head_since is None:
+                self._head_since = self._loop.time()
+            if self._missing:
+                piece = data[at : at + self._missing]
+                self._missing -= len(piece)
+            else:
+                piece = self._to_blank(data, at)
+            at += len(piece)
+            self._given = piece[-3:]
+            self._give(piece)
+        self._ahead = data[at:]
+
+    def _to_blank(self, data: bytes, at: int) -> bytes:
+        """As far as the next blank line: there a head ends, and a body in chunks too."""
+        seam = (self._given + data[at : at + 3]).find(BLANK_LINE)
+        if seam >= 0:
+            return data[at : at + seam + len(BLANK_LINE) - len(self._given)]
+        end = data.find(BLANK_LINE, at)
+        return data[at : end + len(BLANK_LINE)] if end >= 0 else data[at:]
+
+    def _give(self, piece: bytes) -> None:
+        super().data_received(piece)
+        if not self._messages:
+            return
+        message, content = self._messages[-1]
+        if self._content is None:
+            self._begin(message, content)
+        elif self._content is not content:
+            # The framing of the body is broken. aiohttp tells it behind the request, which waits.
+            self._messages.pop()
+            self._content.set_exception(RequestPayloadError("broken framing"))
+
+    def _begin(self, message: object, content: StreamReader) -> None:
+        """A head is whole, or none: then `message` says what is wrong."""
+        self._head_since = None
+        self._content = content
+        self._missing = 0
+        if isinstance(message, RawRequestMessage) and not message.chunked:
+            self._missing = int(message.headers.get("Content-Length", 0))
+
+    # What aiohttp asks for
 
     def handle_error(
         self,

@@ -149,10 +149,7 @@ class HttpServer:
             old_client=old_client,
         )
         inbound = self.inbound(received, downstream)
-        connection.begin()
         try:
-            if connection.writing_paused:
-                await connection.drained()
             await self.serve(inbound, refusal)
         finally:
             connection.finish()

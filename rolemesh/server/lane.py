@@ -6,8 +6,7 @@ while writing is not paused, and stays there. Both lanes end in the same `HttpSe
 the same downstream: there is one request path, not two.
 
 A client's reading is never paused while it is served: under `pause_reading` its leaving would go
-unseen. So what it sends ahead is bounded, by MAX_AHEAD_BYTES and what a read brings beyond it; more
-closes the connection.
+unseen. So what it sends ahead is bounded (MAX_AHEAD_BYTES); more closes the connection.
 """
 
 from __future__ import annotations
@@ -20,7 +19,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rolemesh.core.types import Flow
 from rolemesh.errors import RequestTimeout
-from rolemesh.server.connection import BODY_S, HEAD_S, KEEP_ALIVE_S, LINGER_S, WRITE_BUFFER_BYTES
+from rolemesh.server.connection import (
+    BODY_S,
+    HEAD_S,
+    KEEP_ALIVE_S,
+    LINGER_S,
+    MAX_AHEAD_BYTES,
+    WRITE_BUFFER_BYTES,
+)
 from rolemesh.server.downstream import ConnectionDownstream, bytes_given
 from rolemesh.server.lane_request import LaneRequest
 from rolemesh.server.progress import Progress
@@ -28,8 +34,6 @@ from rolemesh.wire.ordinary import Recogniser, Verdict
 
 if TYPE_CHECKING:
     from rolemesh.server.http import HttpServer
-
-MAX_AHEAD_BYTES = 65_536
 
 
 class LaneConnection(asyncio.Protocol):
@@ -114,12 +118,11 @@ class LaneConnection(asyncio.Protocol):
                 return
             if not data:
                 return
-        if len(self._ahead) >= MAX_AHEAD_BYTES:
-            self.close()
-            return
         self._ahead = self._ahead + data if self._ahead else data
         if self._request is None:
             self._begin()
+        if len(self._ahead) > MAX_AHEAD_BYTES:
+            self.close()
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -141,7 +144,7 @@ class LaneConnection(asyncio.Protocol):
         ordinary = self._lane.recogniser.look(self._ahead)
         if ordinary is Verdict.MORE:
             if self._since is None:
-                self._since = self._heard_at
+                self._since = self._loop.time()
             return
         if isinstance(ordinary, Verdict):
             self._hand_over()

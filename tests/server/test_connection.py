@@ -12,7 +12,7 @@ from rolemesh.errors import HeadersTooLarge
 from rolemesh.server.connection import (
     BODY_S,
     HEAD_S,
-    MAX_PIPELINED,
+    MAX_AHEAD_BYTES,
     ClientConnection,
     parser_error,
 )
@@ -151,17 +151,31 @@ async def test_a_client_that_takes_nothing_is_let_go(line: Line) -> None:
     assert line.transport.aborted
 
 
-async def test_only_so_many_requests_may_be_sent_ahead(line: Line) -> None:
-    line.receive(WHOLE * MAX_PIPELINED)
+async def test_only_so_much_may_be_sent_ahead_while_answers_are_not_taken(line: Line) -> None:
+    line.connection.pause_writing()
+    line.receive(b"x" * MAX_AHEAD_BYTES)
     assert not line.transport.closed
-    line.receive(WHOLE * 2)
+    line.receive(b"x")
     assert line.transport.closed
 
 
-async def test_a_client_whose_leaving_could_not_be_seen_is_not_read_too_far(line: Line) -> None:
-    """The body behind the request that is served fills its buffer: to wait would be to be blind."""
-    line.connection.begin()
-    line.connection.pause_reading()
+async def test_the_next_request_waits_until_the_answer_before_it_is_taken(line: Line) -> None:
+    line.connection.pause_writing()
+    line.receive(WHOLE)
+    await line.served()
+    assert line.transport.sent == b""
+    line.connection.resume_writing()
+    await line.served()
+    assert b" 200 " in line.transport.sent
+
+
+async def test_the_head_behind_a_served_request_has_to_come_within_its_time(line: Line) -> None:
+    line.receive(WHOLE + HEAD)
+    await line.served()
+    assert b" 200 " in line.transport.sent
+    line.check(HEAD_S - 1)
+    assert not line.transport.closed
+    line.check(HEAD_S + 1)
     assert line.transport.closed
 
 

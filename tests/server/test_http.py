@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +17,7 @@ from rolemesh.errors import (
     ShuttingDown,
     UpstreamError,
 )
+from rolemesh.server.connection import MAX_AHEAD_BYTES
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.router import Handler
 from rolemesh.wire.sse import EventSplitter
@@ -117,6 +119,48 @@ async def test_requests_come_one_behind_the_other_on_a_connection(front: Front, 
         assert (await client.reply()).headers["connection"] == "close"
         assert await client.rest() == b""
     assert len(front.ended) == 8
+
+
+# What is sent ahead
+
+
+@BOTH
+async def test_many_small_requests_may_be_sent_ahead(front: Front, path: str) -> None:
+    async with front.client() as client:
+        for number in range(200):
+            client.ask("POST", path, b"%d" % number)
+        assert [(await client.reply()).body for _ in range(200)] == [b"%d" % n for n in range(200)]
+
+
+@BOTH
+async def test_a_request_is_answered_whatever_comes_behind_it(front: Front, path: str) -> None:
+    async with front.client() as client:
+        client.ask("POST", path, b"")
+        client.send(b"no request\r\n\r\nnor this\r\n\r\n")
+        assert (await client.reply()).status == 200
+        assert (await client.reply()).status == 400
+        assert await client.rest() == b""
+
+
+@BOTH
+async def test_only_so_much_may_be_sent_ahead(front: Front, path: str) -> None:
+    """Be it together with the request that is served, or behind it."""
+    held = Held()
+    front.on("POST", path, held)
+    for pause_s in (0.0, 0.05):
+        for more in (0, 1):
+            async with front.client() as client:
+                client.ask("POST", path, b"")
+                await asyncio.sleep(pause_s)
+                client.send(b"x" * (MAX_AHEAD_BYTES + more))
+                await asyncio.sleep(0.05)
+                held.go.set()
+                statuses = re.findall(rb"HTTP/1.1 (\d+)", await client.rest())
+            assert statuses == ([] if more else [b"200", b"400"])
+            held.go.clear()
+
+
+# Old clients, and those that want no body
 
 
 async def test_head_is_answered_as_get_without_the_body(front: Front) -> None:

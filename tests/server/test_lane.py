@@ -9,9 +9,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rolemesh.errors import InvalidApiKey
-from rolemesh.server.connection import BODY_S, HEAD_S, KEEP_ALIVE_S, LINGER_S, ClientConnection
+from rolemesh.server.connection import (
+    BODY_S,
+    HEAD_S,
+    KEEP_ALIVE_S,
+    LINGER_S,
+    MAX_AHEAD_BYTES,
+    ClientConnection,
+)
 from rolemesh.server.inbound import Answer, Inbound
-from rolemesh.server.lane import MAX_AHEAD_BYTES, LaneConnection
+from rolemesh.server.lane import LaneConnection
 from rolemesh.server.progress import STALLED_S
 from tests.server.front import LANE, Front
 from tests.server.test_connection import Transport
@@ -149,28 +156,20 @@ async def test_a_refused_upload_that_does_not_end_is_not_read_for_long(
     assert line.transport.closed
 
 
-async def test_only_so_much_may_be_sent_ahead(front: Front, line: Line) -> None:
-    released = asyncio.Event()
-
-    async def wait(inbound: Inbound) -> Answer:
-        await released.wait()
-        return await read(inbound)
-
-    front.on("POST", LANE, wait)
-    line.receive(WHOLE)
-    line.receive(b"x" * MAX_AHEAD_BYTES)
-    assert not line.transport.closed
-    line.receive(b"x")
-    assert line.transport.closed
-    released.set()
-    await line.served()
-
-
-async def test_nor_while_its_answers_are_not_taken(line: Line) -> None:
+async def test_only_so_much_may_be_sent_ahead_while_answers_are_not_taken(line: Line) -> None:
     line.connection.pause_writing()
     line.receive(b"x" * MAX_AHEAD_BYTES)
     assert not line.transport.closed
     line.receive(b"x")
+    assert line.transport.closed
+
+
+async def test_the_head_behind_a_served_request_has_to_come_within_its_time(line: Line) -> None:
+    line.receive(WHOLE + START)
+    assert b" 200 " in await line.served()
+    line.check(HEAD_S - 1)
+    assert not line.transport.closed
+    line.check(HEAD_S + 1)
     assert line.transport.closed
 
 
