@@ -62,8 +62,8 @@ class ClientConnection(RequestHandler):
     less those that the relay counts."""
 
     __slots__ = (
-        "_ahead", "_content", "_given", "_head_since", "_missing", "_progress", "body",
-        "flow", "heard_at", "written",
+        "_ahead", "_content", "_given", "_head_since", "_missing", "_progress", "_refused",
+        "body", "flow", "heard_at", "written",
     )  # fmt: skip
 
     def __init__(self, manager: ClientConnections, loop: asyncio.AbstractEventLoop) -> None:
@@ -86,6 +86,7 @@ class ClientConnection(RequestHandler):
         self._given = b""  # the last of what it has
         self._content: StreamReader | None = None  # of the request that is being served
         self._missing = 0  # bytes of it, where its length is told
+        self._refused = False  # what came is no request: who knows where the next one begins?
         self._head_since: float | None = None
         self._progress = Progress()
 
@@ -133,6 +134,8 @@ class ClientConnection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Without data it is aiohttp's own call: a body that was too much may be read on."""
+        if self._refused:
+            return
         if data:
             self.heard_at = self._loop.time()
             self._ahead = self._ahead + data if self._ahead else data
@@ -168,7 +171,7 @@ class ClientConnection(RequestHandler):
     def _parse(self) -> None:
         """Give aiohttp what has come, as far as the end of one request."""
         data, at = self._ahead, 0
-        while at < len(data) and not self._must_wait and not self._reading_paused:
+        while at < len(data) and not (self._must_wait or self._reading_paused or self._refused):
             if self._content is None and self._head_since is None:
                 self._head_since = self._loop.time()
             if self._missing:
@@ -179,7 +182,7 @@ class ClientConnection(RequestHandler):
             at += len(piece)
             self._given = piece[-3:]
             self._give(piece)
-        self._ahead = data[at:]
+        self._ahead = b"" if self._refused else data[at:]
 
     def _to_blank(self, data: bytes, at: int) -> bytes:
         """As far as the next blank line: there a head ends, and a body in chunks too."""
@@ -199,6 +202,7 @@ class ClientConnection(RequestHandler):
         elif self._content is not content:
             # The framing of the body is broken. aiohttp tells it behind the request, which waits.
             self._messages.pop()
+            self._refused = True
             self._content.set_exception(RequestPayloadError("broken framing"))
 
     def _begin(self, message: object, content: StreamReader) -> None:
@@ -206,7 +210,9 @@ class ClientConnection(RequestHandler):
         self._head_since = None
         self._content = content
         self._missing = 0
-        if isinstance(message, RawRequestMessage) and not message.chunked:
+        if not isinstance(message, RawRequestMessage):
+            self._refused = True
+        elif not message.chunked:
             self._missing = int(message.headers.get("Content-Length", 0))
 
     # What aiohttp asks for

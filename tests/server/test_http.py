@@ -267,6 +267,7 @@ async def test_what_is_not_routed_is_404_and_405(front: Front) -> None:
         (b"s3cret garbage\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"s3cret" * 2000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: s3cret\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"s3cret" * 20_000, 431),
     ],
 )
 async def test_a_bad_head_is_refused_in_our_shape_and_ends_the_connection(
