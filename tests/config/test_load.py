@@ -141,7 +141,8 @@ CHAIN = "a0: &a0 {x: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}}}\n" for n
         ("a: &a {<<: *a}", "an alias without an anchor before it"),
         (CHAIN, "is nested too deep"),
         ("a: " + "[" * 200 + "]" * 200, "is nested too deep"),
-        ("a: " + "[" * 50_000, "is nested too deep"),
+        ("a: " + "[" * 900, "is nested too deep"),
+        ("a: " + "[" * 50_000, "nest"),  # some releases of libyaml say it themselves
     ],
 )
 def test_aliases_and_nesting_are_bounded(problems: Problems, text: str, says: str) -> None:
