@@ -27,7 +27,11 @@ MAX_KEPT_BYTES = 2_048  # a bigger head is looked at each time
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 # Control characters, a CR or LF that does not end a line, and all that is not ASCII.
 _ODD_BYTES = re.compile(rb"[^\t\r\n\x20-\x7e]|\r(?!\n)|(?<!\r)\n")
-_ODD_FIELDS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding"})
+# Those that change how a request is read, or that aiohttp's parser takes for such.
+_ODD_FIELDS = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"proxy-connection"}
+    | {b"sec-websocket-key1"}
+)
 
 
 class Verdict(enum.Enum):
@@ -92,28 +96,44 @@ class Recogniser:
         if line_end < 0:
             could_be = any(start.startswith(data) for start in self._starts)
         else:
-            could_be = data[:line_end] in self._paths and len(data) < MAX_HEAD_BYTES
+            known = data[:line_end] in self._paths and len(data) < MAX_HEAD_BYTES
+            could_be = known and _may_go_on(data[line_end + 2 :])
         return Verdict.MORE if could_be else Verdict.ODD
 
 
 def _parse(path: str, lines: bytes) -> tuple[OrdinaryHead, int] | None:
+    raw_headers = _raw_headers(lines)
+    fields = {name.lower(): value for name, value in raw_headers or ()}
+    if raw_headers is None or len(fields) < len(raw_headers) or not _is_plain(fields):
+        return None
+    length = int(fields.pop(b"content-length"))
+    others = tuple(pair for pair in raw_headers if pair[0].lower() != b"content-length")
+    return OrdinaryHead(path, others, fields), length
+
+
+def _raw_headers(lines: bytes) -> list[tuple[bytes, bytes]] | None:
     if _ODD_BYTES.search(lines):
         return None
     raw_headers = []
-    fields = {}
     for line in lines.split(b"\r\n"):
         name, colon, value = line.partition(b":")
-        value = value.strip(b" \t")
-        lower = name.lower()
-        if not colon or not name or lower.translate(None, _TOKEN) or lower in fields:
+        if not colon or not _is_token(name):
             return None
-        fields[lower] = value
-        if lower != b"content-length":
-            raw_headers.append((name, value))
-    if not _is_plain(fields):
-        return None
-    length = int(fields.pop(b"content-length"))
-    return OrdinaryHead(path, tuple(raw_headers), fields), length
+        raw_headers.append((name, value.strip(b" \t")))
+    return raw_headers
+
+
+def _may_go_on(lines: bytes) -> bool:
+    """Whether they may be ordinary when the last one is whole."""
+    whole, _, last = lines.removesuffix(b"\r").rpartition(b"\r\n")
+    if _ODD_BYTES.search(last) or (whole and _raw_headers(whole) is None):
+        return False
+    name, colon, _ = last.partition(b":")
+    return _is_token(name) or not (name or colon)
+
+
+def _is_token(name: bytes) -> bool:
+    return bool(name) and not name.lower().translate(None, _TOKEN)
 
 
 def _is_plain(fields: Mapping[bytes, bytes]) -> bool:

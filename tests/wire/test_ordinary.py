@@ -57,6 +57,23 @@ def test_a_request_that_is_not_whole_may_still_become_one() -> None:
 
 
 @pytest.mark.parametrize(
+    "begun",
+    [
+        b"Bad Name",
+        b"Bad Name: x\r\n",
+        b": x",
+        b"\xfc",
+        b"A: b\r\n folded",
+        b"A: \x00",
+        b"no colon\r\n",
+    ],
+)
+def test_a_head_that_cannot_become_ordinary_is_odd_before_its_end(begun: bytes) -> None:
+    """The full parser refuses it at once, and does not wait for the rest."""
+    assert RECOGNISER.look(LINE + FIELDS + begun) is Verdict.ODD
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"G",
