@@ -1,20 +1,20 @@
 """A client's connection: aiohttp's request handler, with what it lacks.
 
 aiohttp parses requests and keeps connections alive; `ClientConnection` adds limits of time (one
-sweep for all, no timers), flow control for a relay, and errors in our shape. `ClientConnections`
-makes them and sweeps. A client that leaves cancels the task that serves it (handler_cancellation).
+sweep for all, no timers), flow control for a relay, and errors in our shape. `connections` makes
+them and sweeps. A client that leaves cancels the task that serves it (handler_cancellation).
 
-Of what a client sends ahead (pipelining), aiohttp's parser is given one request at a time, when the
-one before it has been answered. Left to itself it parses all that has come, and of what is no
-request it tells first. What waits is bytes, and bounded (MAX_AHEAD_BYTES): reading is not paused
-for it, because a client's leaving would go unseen then.
+Of what a client sends ahead (pipelining), aiohttp's parser is given one request at a time
+(wire/pieces), when the one before it has been answered. Left to itself it parses all that has come,
+and of what is no request it tells first. What waits is bytes, and bounded (MAX_AHEAD_BYTES):
+reading is not paused for it, because a client's leaving would go unseen then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import http_exceptions, web
 from aiohttp.http_parser import RawRequestMessage
@@ -22,20 +22,24 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from rolemesh.core.types import Flow
-from rolemesh.errors import HeadersTooLarge, RequestError, RequestTimeout
+from rolemesh.errors import HeadersTooLarge, RequestError
 from rolemesh.server.downstream import bytes_given
 from rolemesh.server.progress import Progress
+from rolemesh.wire.http1 import length_told
+from rolemesh.wire.pieces import Pieces
+
+if TYPE_CHECKING:
+    from rolemesh.server.connections import ClientConnections
 
 HEAD_S = 15.0
 BODY_S = 30.0
 KEEP_ALIVE_S = 75.0
 LINGER_S = 2.0
-FLUSH_STEP_S = 0.02
+EOF_S = 0.02
 WRITE_BUFFER_BYTES = 65_536
 MAX_AHEAD_BYTES = 65_536
 MAX_LINE_BYTES = 8_190
 MAX_FIELDS = 128
-BLANK_LINE = b"\r\n\r\n"
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -62,8 +66,8 @@ class ClientConnection(RequestHandler):
     less those that the relay counts."""
 
     __slots__ = (
-        "_ahead", "_content", "_given", "_head_since", "_missing", "_progress", "_refused",
-        "body", "flow", "heard_at", "written",
+        "_ahead", "_content", "_head_since", "_lingers", "_progress", "_refused", "body", "flow",
+        "heard_at", "written",
     )  # fmt: skip
 
     def __init__(self, manager: ClientConnections, loop: asyncio.AbstractEventLoop) -> None:
@@ -82,10 +86,9 @@ class ClientConnection(RequestHandler):
         self.body: StreamReader | None = None  # being read by the handler
         self.heard_at = 0.0
         self.written = 0
-        self._ahead = b""  # what the parser has not been given
-        self._given = b""  # the last of what it has
+        self._ahead = Pieces()  # what the parser has not been given
         self._content: StreamReader | None = None  # of the request that is being served
-        self._missing = 0  # bytes of it, where its length is told
+        self._lingers = False  # the answer has been written, and its request is still coming
         self._refused = False  # what came is no request: who knows where the next one begins?
         self._head_since: float | None = None
         self._progress = Progress()
@@ -98,11 +101,14 @@ class ClientConnection(RequestHandler):
     def finish(self) -> None:
         """The request has been answered. Where its body has not all come, it was the last one."""
         content, self.body = self._content, None
-        if content is None or content.exception() is not None:
+        if content is None or self._refused:
+            self._content = None
             self.force_close()  # nothing is left to wait for
         elif content.is_eof():
             self._content = None
             self._loop.call_soon(self._parse)
+        else:
+            self._lingers = True
 
     def check(self, transport: asyncio.Transport, now: float) -> None:
         """Called by the sweep: is one of the limits of time over? `transport` is told, because
@@ -112,7 +118,7 @@ class ClientConnection(RequestHandler):
         elif self._head_since is not None and now - self._head_since > HEAD_S:
             self.force_close()
         elif self.body is not None and now - self.heard_at > BODY_S:
-            self.body.set_exception(RequestTimeout("The request's body stopped coming."))
+            self._break_body(TimeoutError())
 
     def take_over(self, data: bytes, head_since: float | None) -> None:
         """From the fast lane: what has come of a request, and since when its head is awaited."""
@@ -131,6 +137,11 @@ class ClientConnection(RequestHandler):
         if self.flow is not None:
             self.flow.pause()  # for good: the handler is cancelled in a later turn of the loop
         super().connection_lost(exc)
+        self._content = None  # the two hold each other
+        self._ahead.clear()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        return self.busy and hears_on(self.transport, self._loop)
 
     def data_received(self, data: bytes) -> None:
         """Without data it is aiohttp's own call: a body that was too much may be read on."""
@@ -138,7 +149,7 @@ class ClientConnection(RequestHandler):
             return
         if data:
             self.heard_at = self._loop.time()
-            self._ahead = self._ahead + data if self._ahead else data
+            self._ahead.add(data)
         else:
             self._give(b"")
         self._parse()
@@ -170,50 +181,67 @@ class ClientConnection(RequestHandler):
 
     def _parse(self) -> None:
         """Give aiohttp what has come, as far as the end of one request."""
-        data, at = self._ahead, 0
-        while at < len(data) and not (self._must_wait or self._reading_paused or self._refused):
+        while self._ahead and not (self._must_wait or self._reading_paused or self._refused):
             if self._content is None and self._head_since is None:
                 self._head_since = self._loop.time()
-            if self._missing:
-                piece = data[at : at + self._missing]
-                self._missing -= len(piece)
-            else:
-                piece = self._to_blank(data, at)
-            at += len(piece)
-            self._given = piece[-3:]
-            self._give(piece)
-        self._ahead = b"" if self._refused else data[at:]
-
-    def _to_blank(self, data: bytes, at: int) -> bytes:
-        """As far as the next blank line: there a head ends, and a body in chunks too."""
-        seam = (self._given + data[at : at + 3]).find(BLANK_LINE)
-        if seam >= 0:
-            return data[at : at + seam + len(BLANK_LINE) - len(self._given)]
-        end = data.find(BLANK_LINE, at)
-        return data[at : end + len(BLANK_LINE)] if end >= 0 else data[at:]
+            piece = self._ahead.take()
+            if piece:
+                self._give(piece)
+            if self._ahead.broken:
+                self._break_body(RequestPayloadError("broken framing"))
+        if self._refused:
+            self._ahead.clear()
 
     def _give(self, piece: bytes) -> None:
-        super().data_received(piece)
-        if not self._messages:
-            return
-        message, content = self._messages[-1]
-        if self._content is None:
-            self._begin(message, content)
-        elif self._content is not content:
-            # The framing of the body is broken. aiohttp tells it behind the request, which waits.
-            self._messages.pop()
-            self._refused = True
-            self._content.set_exception(RequestPayloadError("broken framing"))
+        """Of what has come of the parser, the first is the request; there is more only where its
+        framing is broken."""
+        known = len(self._messages)
+        self._have_parsed(piece)
+        if self._content is None and len(self._messages) > known:
+            self._begin(*self._messages[known])
+            known += 1
+        if len(self._messages) > known:
+            while len(self._messages) > known:
+                _forget_frames(self._messages.pop()[0])
+            self._break_body(RequestPayloadError("broken framing"))
+
+    def _have_parsed(self, piece: bytes) -> None:
+        try:
+            super().data_received(piece)
+            if self._is_held_up:
+                super().data_received(b"")
+        except Exception:  # noqa: BLE001 - yarl's, of a target that the parser did not expect
+            super().data_received(b"\0")  # it will not go on, and says so
+
+    @property
+    def _is_held_up(self) -> bool:
+        """The end of a body has paused the parser, and nobody will resume it for the next one."""
+        if self._content is None or self._ahead.in_body or self._reading_paused:
+            return False
+        return not self._content.is_eof()
 
     def _begin(self, message: object, content: StreamReader) -> None:
         """A head is whole, or none: then `message` says what is wrong."""
         self._head_since = None
         self._content = content
-        self._missing = 0
         if not isinstance(message, RawRequestMessage):
             self._refused = True
-        elif not message.chunked:
-            self._missing = int(message.headers.get("Content-Length", 0))
+        elif not content.is_eof():
+            told = message.headers.get("Content-Length", "0")
+            self._ahead.begin_body(None if message.chunked else length_told(told))
+
+    def _break_body(self, error: Exception) -> None:
+        """What has not come of it will not be waited for, nor anything behind it."""
+        self._refused = True
+        content = self._content
+        if content is None or content.is_eof():
+            return
+        if self._lingers:
+            content.feed_eof()  # aiohttp, which reads it to throw it away, takes it for the end
+        else:
+            content.set_exception(error)
+            # Once more for a reader that was woken by the last chunk's end: it will wait again.
+            self._loop.call_soon(content.set_exception, error)
 
     # What aiohttp asks for
 
@@ -231,8 +259,7 @@ class ClientConnection(RequestHandler):
         """A request that the parser refused goes to the same handler as all others."""
         raised: BaseException | None = getattr(err_info, "exc", None)
         error = parser_error(raised)
-        if raised is not None:
-            raised.__traceback__ = None  # it ends in a frame of aiohttp that holds what was raised
+        _forget_frames(err_info)
         serve = cast("ClientConnections", self._manager).refuse
 
         async def handler(request: web.BaseRequest) -> web.StreamResponse:
@@ -241,48 +268,21 @@ class ClientConnection(RequestHandler):
         return handler
 
 
-class ClientConnections(web.Server):
-    """Every open connection. `serve` answers a request, `refuse` one whose head is no request."""
-
-    def __init__(
-        self,
-        serve: Handler,
-        refuse: Callable[[web.BaseRequest, RequestError], Awaitable[web.StreamResponse]],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        super().__init__(serve, handler_cancellation=True, loop=loop)
-        self.refuse = refuse
-
-    def __call__(self) -> ClientConnection:
-        return ClientConnection(self, self._loop)
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def sweep(self, now: float) -> None:
-        for connection, transport in tuple(self._connections.items()):
-            cast(ClientConnection, connection).check(transport, now)
-
-    def close_idle(self) -> None:
-        for connection in self.connections:
-            if not cast(ClientConnection, connection).busy:
-                connection.force_close()
-
-    @property
-    def transports(self) -> list[asyncio.Transport]:
-        return list(self._connections.values())
+def hears_on(transport: asyncio.Transport | None, loop: asyncio.AbstractEventLoop) -> bool:
+    """For `eof_received` of a connection that is busy. A client that has left looks the same as one
+    that has only said all it has to say (`nc -N`): it gets what is ready within EOF_S. TLS knows no
+    half of a connection."""
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        return False
+    loop.call_later(EOF_S, transport.close)
+    return True
 
 
-async def close_gently(transports: Sequence[asyncio.Transport], flush_s: float) -> None:
-    """Close all, waiting so long for clients to take what is written."""
-    for transport in transports:
-        transport.close()
-    for _ in range(round(flush_s / FLUSH_STEP_S)):
-        if not any(transport.get_write_buffer_size() for transport in transports):
-            break
-        await asyncio.sleep(FLUSH_STEP_S)
-    for transport in transports:
-        transport.abort()
+def _forget_frames(message: object) -> None:
+    """Of an error: one of them, of aiohttp, holds what was raised, and what had come with it."""
+    raised: BaseException | None = getattr(message, "exc", None)
+    if raised is not None:
+        raised.__traceback__ = None
 
 
 def parser_error(error: BaseException | None) -> RequestError:

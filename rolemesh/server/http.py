@@ -26,9 +26,8 @@ from rolemesh.server.connection import (
     ANSWERED,
     ANSWERED_LAST,
     ClientConnection,
-    ClientConnections,
-    close_gently,
 )
+from rolemesh.server.connections import ClientConnections, close_gently
 from rolemesh.server.downstream import ConnectionDownstream
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.lane import Lane

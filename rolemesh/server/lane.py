@@ -26,6 +26,7 @@ from rolemesh.server.connection import (
     LINGER_S,
     MAX_AHEAD_BYTES,
     WRITE_BUFFER_BYTES,
+    hears_on,
 )
 from rolemesh.server.downstream import ConnectionDownstream, bytes_given
 from rolemesh.server.lane_request import LaneRequest
@@ -105,6 +106,9 @@ class LaneConnection(asyncio.Protocol):
             self.flow.pause()  # for good: the task is cancelled in a later turn of the loop
         if self._task is not None:
             self._task.cancel()
+
+    def eof_received(self) -> bool:
+        return self.busy and hears_on(self.transport, self._loop)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()

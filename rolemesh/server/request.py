@@ -14,9 +14,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from rolemesh.errors import RequestError, RequestTooLarge, UnsupportedMediaType
+from rolemesh.errors import RequestError, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 from rolemesh.server.connection import ClientConnection
-from rolemesh.wire.http1 import CONTINUE
+from rolemesh.wire.http1 import CONTINUE, length_told
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ class AiohttpRequest:
 
     async def body(self, max_bytes: int) -> bytes:
         told = self.header("Content-Length")
-        if told is not None and int(told) > max_bytes:
+        if told is not None and length_told(told) > max_bytes:
             raise too_large(max_bytes)
         content = self._request.content
         if content.is_eof():
@@ -144,7 +144,11 @@ class AiohttpRequest:
         self._connection.body = content
         try:
             return await _read(content, max_bytes)
-        except (RequestPayloadError, HttpProcessingError):
+        except TimeoutError as error:
+            error.__traceback__ = None  # `content` keeps what it raised, and these frames keep it
+            raise RequestTimeout("The request's body stopped coming.") from None
+        except (RequestPayloadError, HttpProcessingError) as error:
+            error.__traceback__ = None
             raise RequestError("The framing of the request's body is broken.") from None
         finally:
             self._connection.body = None

@@ -22,6 +22,12 @@ def request_head(method: str, target: str, authority: str, headers: Pairs, lengt
     return b"%b%bContent-Length: %d\r\n\r\n" % (start, lines(headers), length)
 
 
+def length_told(value: str) -> int:
+    """Of a Content-Length that a parser has passed. Leading zeros are no harm, but more than 4,300
+    digits are too much for `int`."""
+    return int(value.strip().lstrip("0") or 0)
+
+
 def status_line(status: int) -> bytes:
     """The reason phrase is ours: an upstream's own may hold anything."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -17,7 +18,7 @@ from rolemesh.errors import (
     ShuttingDown,
     UpstreamError,
 )
-from rolemesh.server.connection import MAX_AHEAD_BYTES
+from rolemesh.server.connection import MAX_AHEAD_BYTES, ClientConnection
 from rolemesh.server.inbound import Answer, Inbound
 from rolemesh.server.router import Handler
 from rolemesh.wire.sse import EventSplitter
@@ -43,6 +44,10 @@ async def hello(inbound: Inbound) -> Answer:
 
 async def echo(inbound: Inbound) -> Answer:
     return Answer(body=await inbound.request.body(1000))
+
+
+async def refuse(inbound: Inbound) -> Answer:
+    raise InvalidApiKey("No key.")
 
 
 def raising(error: BaseException) -> Handler:
@@ -320,6 +325,47 @@ async def test_a_body_in_chunks(
         assert body is None or reply.body == body
 
 
+async def test_fields_behind_a_body_are_not_those_of_the_next_request(front: Front) -> None:
+    async with front.client() as client:
+        client.ask("POST", LANE, fields="Transfer-Encoding: chunked\r\n")
+        client.send(b"0\r\nX-Request-ID: mine\r\n\r\n")
+        client.ask("GET", "/")
+        assert [(await client.reply()).status for _ in range(2)] == [200, 200]
+    assert "mine" not in [inbound.request_id for inbound in front.ended]
+
+
+def connections() -> set[int]:
+    return {id(each) for each in gc.get_objects() if isinstance(each, ClientConnection)}
+
+
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"1\r\nabzz\r\n", b"1\r\na\r\n0\r\nzz\r\n"])
+@pytest.mark.parametrize("refused", [False, True], ids=["read", "refused"])
+async def test_a_body_whose_framing_breaks_is_let_go_in_silence(
+    front: Front, caplog: pytest.LogCaptureFixture, broken: bytes, refused: bool
+) -> None:
+    """Without waiting for the collector of cycles: what has come of it may be large."""
+    if refused:
+        front.on("POST", FULL, refuse)
+    before = connections()
+    gc.disable()
+    try:
+        async with front.client() as client:
+            client.ask("POST", FULL, fields="Transfer-Encoding: chunked\r\n")
+            client.send(b"3\r\nabc\r\n")
+            if refused:
+                assert (await client.reply()).status == 401
+            client.send(broken)
+            if not refused:
+                assert (await client.reply()).status == 400
+            assert await client.rest() == b""
+        await asyncio.sleep(0.01)
+        front.ended.clear()
+        assert connections() == before
+    finally:
+        gc.enable()
+    assert not caplog.records
+
+
 @BOTH
 async def test_a_body_that_comes_in_pieces_is_put_together(front: Front, path: str) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n".encode()
@@ -406,6 +452,18 @@ class Held:
             self.cancelled.set()
             raise
         return Answer(body=b"done")
+
+
+@BOTH
+async def test_a_client_that_has_said_all_it_has_to_say_gets_what_is_ready(
+    front: Front, path: str
+) -> None:
+    """`nc -N` and its like."""
+    async with front.client() as client:
+        client.ask("POST", path, b"all")
+        client.writer.write_eof()
+        assert (await client.reply()).body == b"all"
+        assert await client.rest() == b""
 
 
 @BOTH

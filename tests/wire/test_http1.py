@@ -13,6 +13,7 @@ from rolemesh.wire.http1 import (
     answer_head,
     apart_from_length,
     chunk,
+    length_told,
     lines,
     request_head,
     status_line,
@@ -111,3 +112,9 @@ def test_heads_that_differ_in_their_length_alone_are_known_again(name: bytes) ->
 def test_a_head_without_a_length_is_known_by_all_of_it() -> None:
     data = b"HTTP/1.1 200 OK\r\nX-Content-Length: 2\r\nCONTENT-LENGTH: 3\r\n\r\n"
     assert apart_from_length(data, len(data) - 4) == (data[:-4], -1)
+
+
+def test_a_length_may_have_zeros_before_it() -> None:
+    assert [length_told(told) for told in ("0", "12", " 012\t", "0" * 9_000 + "7", "000")] == [
+        0, 12, 12, 7, 0,
+    ]  # fmt: skip
