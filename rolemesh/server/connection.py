@@ -35,7 +35,7 @@ HEAD_S = 15.0
 BODY_S = 30.0
 KEEP_ALIVE_S = 75.0
 LINGER_S = 2.0
-EOF_S = 0.02
+EOF_S = 0.005
 WRITE_BUFFER_BYTES = 65_536
 MAX_AHEAD_BYTES = 65_536
 MAX_LINE_BYTES = 8_190
@@ -141,7 +141,8 @@ class ClientConnection(RequestHandler):
         self._ahead.clear()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        return self.busy and hears_on(self.transport, self._loop)
+        waits = self.flow is None and (self.busy or len(self._ahead) > 0)
+        return waits and hears_on(self.transport, self._loop)
 
     def data_received(self, data: bytes) -> None:
         """Without data it is aiohttp's own call: a body that was too much may be read on."""
@@ -226,9 +227,12 @@ class ClientConnection(RequestHandler):
         self._content = content
         if not isinstance(message, RawRequestMessage):
             self._refused = True
-        elif not content.is_eof():
-            told = message.headers.get("Content-Length", "0")
-            self._ahead.begin_body(None if message.chunked else length_told(told))
+            return
+        length = length_told(message.headers.get("Content-Length", "0"))
+        if not content.is_eof():
+            self._ahead.begin_body(None if message.chunked else length)
+        elif length and message.method != "CONNECT":
+            self._refused = True  # it takes 2**64 - 1 for none, and waits for them all the same
 
     def _break_body(self, error: Exception) -> None:
         """What has not come of it will not be waited for, nor anything behind it."""
@@ -269,9 +273,9 @@ class ClientConnection(RequestHandler):
 
 
 def hears_on(transport: asyncio.Transport | None, loop: asyncio.AbstractEventLoop) -> bool:
-    """For `eof_received` of a connection that is busy. A client that has left looks the same as one
-    that has only said all it has to say (`nc -N`): it gets what is ready within EOF_S. TLS knows no
-    half of a connection."""
+    """For `eof_received` of a connection on which something waits for an answer that has not begun.
+    A client that has left looks the same as one that has only said all it has to say (`nc -N`): it
+    gets what is ready within EOF_S. TLS knows no half of a connection."""
     if transport is None or transport.get_extra_info("sslcontext") is not None:
         return False
     loop.call_later(EOF_S, transport.close)

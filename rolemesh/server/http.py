@@ -252,6 +252,8 @@ def _flaw(request: AiohttpRequest) -> RequestError | None:
     if request.version not in ((1, 1), (1, 0)):
         return RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     codings = request.headers("Transfer-Encoding")
+    if codings and request.version < (1, 1):
+        return RequestError("HTTP/1.0 knows no transfer codings.")
     if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
         return RequestError("The only transfer coding that is spoken here is chunked.")
     if not request.names_its_host:

@@ -36,14 +36,16 @@ from rolemesh.wire.ordinary import Recogniser, Verdict
 if TYPE_CHECKING:
     from rolemesh.server.http import HttpServer
 
+MAX_LOOKS = 32  # a head in more reads than that is aiohttp's, whose parser does not begin anew
+
 
 class LaneConnection(asyncio.Protocol):
     """`flow`: the relay that is told of back-pressure. `written`: bytes given to the transport,
     less those that the relay counts."""
 
     __slots__ = (
-        "_ahead", "_close_at", "_heard_at", "_lane", "_loop", "_peer", "_progress", "_request",
-        "_since", "_task", "flow", "transport", "writing_paused", "written",
+        "_ahead", "_close_at", "_heard_at", "_lane", "_looks", "_loop", "_peer", "_progress",
+        "_request", "_since", "_task", "flow", "transport", "writing_paused", "written",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,6 +54,7 @@ class LaneConnection(asyncio.Protocol):
         self._ahead = b""  # bytes behind the request that is being served, or half a head
         self._request: LaneRequest | None = None  # being received or served
         self._task: asyncio.Task[None] | None = None
+        self._looks = 0  # at a head that is not whole
         self._since: float | None = None  # when the head that is not whole began
         self._heard_at = 0.0
         self._close_at: float | None = None
@@ -108,7 +111,8 @@ class LaneConnection(asyncio.Protocol):
             self._task.cancel()
 
     def eof_received(self) -> bool:
-        return self.busy and hears_on(self.transport, self._loop)
+        waits = self.flow is None and (self.busy or len(self._ahead) > 0)
+        return waits and hears_on(self.transport, self._loop)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
@@ -146,7 +150,8 @@ class LaneConnection(asyncio.Protocol):
         if self._request is not None or self.writing_paused or self.transport is None:
             return
         ordinary = self._lane.recogniser.look(self._ahead)
-        if ordinary is Verdict.MORE:
+        if ordinary is Verdict.MORE and self._looks < MAX_LOOKS:
+            self._looks += 1
             if self._since is None:
                 self._since = self._loop.time()
             return
@@ -154,6 +159,7 @@ class LaneConnection(asyncio.Protocol):
             self._hand_over()
             return
         self._since = None
+        self._looks = 0
         head, body_at, length = ordinary
         end = body_at + length
         request = LaneRequest(head, length, self._peer, self._ahead[body_at:end])

@@ -125,6 +125,8 @@ def _raw_headers(lines: bytes) -> list[tuple[bytes, bytes]] | None:
 
 def _may_go_on(lines: bytes) -> bool:
     """Whether they may be ordinary when the last one is whole."""
+    if lines.count(b"\r\n") > MAX_FIELDS:
+        return False
     whole, _, last = lines.removesuffix(b"\r").rpartition(b"\r\n")
     if _ODD_BYTES.search(last) or (whole and _raw_headers(whole) is None):
         return False

@@ -72,6 +72,12 @@ class Pieces:
 
     def take(self) -> bytes:
         """The next one. It may be empty: then what was taken is not given out."""
+        piece = self._next()
+        if not self:
+            self.clear()  # an idle connection, or a long stream, need not hold what was read
+        return piece
+
+    def _next(self) -> bytes:
         start = self._at
         match self._part:
             case _Part.HEAD:

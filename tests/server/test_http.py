@@ -270,6 +270,13 @@ async def test_what_is_not_routed_is_404_and_405(front: Front) -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400),
         (b"s3cret garbage\r\n\r\n", 400),
+        (
+            (
+                b"POST /v1/embeddings HTTP/1.0\r\nConnection: keep-alive\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            400,
+        ),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"s3cret" * 2000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: s3cret\r\n" * 200 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"s3cret" * 20_000, 431),

@@ -257,6 +257,14 @@ async def test_the_clock_of_a_head_goes_along(line: Line) -> None:
     assert line.transport.closed
 
 
+async def test_a_head_in_very_many_reads_is_the_full_parsers(line: Line) -> None:
+    """It goes on where it was, and does not look at all of it again."""
+    for byte in WHOLE:
+        line.receive(bytes([byte]))
+    assert isinstance(line.server_side, ClientConnection)
+    assert b"{}" in await line.served()
+
+
 async def test_a_client_that_leaves_cancels_its_request(front: Front, line: Line) -> None:
     line.receive(START + b"Content-Length: 9\r\n\r\nhalf")
     await line.served()

@@ -12,6 +12,7 @@ from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rolemesh.server.connection import EOF_S
 from rolemesh.server.inbound import Answer, Inbound
 from tests.server.front import LANE, Front
 from tests.server.test_lane import LaneTransport
@@ -148,3 +149,37 @@ async def test_a_length_of_thousands_of_digits_is_a_number(fast: bool) -> None:
     head = f"POST {LANE} HTTP/1.1\r\nHost: x\r\nContent-Length: {zeros}2\r\n\r\n".encode()
     came = await come_to(a_front(), fast=fast, parts=[head, b"{}"], turns=10)
     assert came.answers.endswith(b"<{}>")
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast lane", "full parser"])
+async def test_a_length_that_the_parser_takes_for_none_ends_the_connection(fast: bool) -> None:
+    head = f"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: {2**64 - 1}\r\n\r\n".encode()
+    came = await come_to(a_front(), fast=fast, parts=[head, OTHERS[0]], turns=10)
+    assert came.answers.count(b"HTTP/1.1 ") == 1
+    assert came.closed
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast lane", "full parser"])
+@pytest.mark.parametrize("turns", range(9))
+async def test_all_that_was_asked_is_answered_when_a_client_has_said_all(
+    fast: bool, turns: int
+) -> None:
+    """Also when its end comes between two of its requests."""
+    front = a_front()
+    front.server.fast_lane = fast
+    transport = LaneTransport()
+    transport.protocol = front.server.new_connection()
+    transport.protocol.connection_made(transport)
+    transport.protocol.data_received(
+        f"POST {LANE} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode() * 3
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    hears_on = transport.protocol.eof_received()
+    assert hears_on or transport.sent.count(b" 200 OK") == 3
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert transport.sent.count(b" 200 OK") == 3
+    await asyncio.sleep(EOF_S)
+    assert transport.closed or not hears_on
+    transport.protocol.connection_lost(None)

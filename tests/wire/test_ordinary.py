@@ -56,6 +56,10 @@ def test_a_request_that_is_not_whole_may_still_become_one() -> None:
     assert isinstance(RECOGNISER.look(data), tuple)
 
 
+def test_a_head_of_too_many_fields_is_odd_before_its_end() -> None:
+    assert RECOGNISER.look(LINE + b"A: b\r\n" * (MAX_FIELDS + 1)) is Verdict.ODD
+
+
 @pytest.mark.parametrize(
     "begun",
     [

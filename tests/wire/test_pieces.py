@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -96,6 +97,17 @@ def test_fields_behind_the_last_chunk_are_dropped() -> None:
 def test_where_the_end_of_a_body_cannot_be_found_nothing_more_is_given_out(chunks: bytes) -> None:
     assert in_chunks(chunks + HEAD) == [b"broken"]
     assert in_chunks(*(bytes([byte]) for byte in chunks)) == [b"broken"]
+
+
+def test_what_has_been_taken_is_not_kept() -> None:
+    pieces, read = Pieces(), HEAD + b"0\r\nA: b\r\n"
+    held = sys.getrefcount(read)
+    pieces.add(read)
+    pieces.take()
+    assert sys.getrefcount(read) == held + 1
+    pieces.begin_body(None)
+    taken(pieces)
+    assert sys.getrefcount(read) == held
 
 
 def test_what_is_cleared_is_gone() -> None:
